@@ -1,0 +1,70 @@
+"""s3conv keeps LLM conversations in an object store: trees of messages, an index beside them, and nothing else.
+
+`Archive` (or `AsyncArchive`) is where to begin; `ConversationState` is one conversation.
+"""
+
+from s3conv.archive import Archive, AsyncArchive
+from s3conv.core.listing import Page
+from s3conv.errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    BucketNotFoundError,
+    ConflictError,
+    CorruptError,
+    CredentialsError,
+    IndexDamagedError,
+    InvalidInputError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PartialSaveError,
+    SchemaVersionError,
+    StorageError,
+    StoreError,
+    UnavailableError,
+    UnsafeStoreError,
+    UnsupportedFormatError,
+)
+from s3conv.format.document import Document
+from s3conv.format.entry import Entry
+from s3conv.model.message import ConversationNode, LLMMessage
+from s3conv.model.schema import SCHEMA_VERSION
+from s3conv.model.state import ConversationState, get_messages_for_llm
+from s3conv.model.tree import Tree, calculate_node_id, get_node_by_id
+from s3conv.storage import ConversationStorage, S3ConversationStorage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "AccessDeniedError",
+    "AlreadyExistsError",
+    "Archive",
+    "AsyncArchive",
+    "BucketNotFoundError",
+    "ConflictError",
+    "ConversationNode",
+    "ConversationState",
+    "ConversationStorage",
+    "CorruptError",
+    "CredentialsError",
+    "Document",
+    "Entry",
+    "IndexDamagedError",
+    "InvalidInputError",
+    "LLMMessage",
+    "NotFoundError",
+    "OutcomeUnknownError",
+    "Page",
+    "PartialSaveError",
+    "S3ConversationStorage",
+    "SchemaVersionError",
+    "StorageError",
+    "StoreError",
+    "Tree",
+    "UnavailableError",
+    "UnsafeStoreError",
+    "UnsupportedFormatError",
+    "calculate_node_id",
+    "get_messages_for_llm",
+    "get_node_by_id",
+]

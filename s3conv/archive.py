@@ -1,0 +1,321 @@
+"""`Archive` and `AsyncArchive`: everything that is done with an archive, for sync and async callers.
+
+Law: the same methods side by side, one line each. What they do is in `core/`; which store and which runner they use
+is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Self, Unpack
+
+from s3conv.bridge import InlineRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
+from s3conv.core import creation, editing, listing, loading, saving
+from s3conv.core.context import Context
+from s3conv.core.index import IndexCache
+from s3conv.core.listing import Page
+from s3conv.core.saving import OnConflict
+from s3conv.format.document import Document
+from s3conv.format.entry import Entry
+from s3conv.format.filters import DEFAULT_ORDER, Where
+from s3conv.model.state import ConversationState
+from s3conv.store import ObjectStore, StoreOptions, open_store
+
+Create = ConversationState | Callable[[], ConversationState] | None
+"""What `edit` begins with where there is no conversation yet: a state, or a function that makes one."""
+
+
+class _Opened:
+    """What both kinds of archive are made of."""
+
+    def __init__(self, store: ObjectStore, runner: Runner) -> None:
+        self._context = Context(store, runner)
+        self._cache = IndexCache()
+
+    @property
+    def url(self) -> str:
+        """The archive's URL."""
+        return self._context.store.url
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+
+class Archive(_Opened):
+    """An archive of conversations, for synchronous callers. May be used by many threads at once.
+
+    Use `Archive.open` or `Archive.create`; as a context manager it closes itself.
+    """
+
+    @classmethod
+    def open(cls, url: str | ObjectStore, **options: Unpack[StoreOptions]) -> Self:
+        """Open an archive; no request is made before it is used.
+
+        Args:
+            url: `s3://bucket/prefix`, `file:///folder`, `memory://name`, or an `ObjectStore` of your own.
+            options: for `s3://`: `client` (a boto3 client of your own) or `session`, `endpoint_url`, `region`,
+                `addressing_style`, `kms_key_id`, `expected_bucket_owner`, `fan_out`; see `StoreOptions`.
+
+        Raises:
+            InvalidInputError: the URL or an option cannot be used.
+        """
+        store = open_store(url, **options) if isinstance(url, str) else url
+        return cls(store, _sync_runner(store))
+
+    @classmethod
+    def create(
+        cls,
+        url: str | ObjectStore,
+        *,
+        partition_by: str | None = None,
+        exist_ok: bool = False,
+        **options: Unpack[StoreOptions],
+    ) -> Self:
+        """Make an archive, and open it.
+
+        The store is tried first: one that ignores or races conditional writes is refused, because it loses updates.
+
+        Args:
+            url: as for `open`. An archive may not lie inside another one.
+            partition_by: the metadata that most lists fix, such as "metadata.user_id"; it cannot be changed later.
+            exist_ok: open the archive that is there already, if it has the same `partition_by`.
+            options: as for `open`.
+
+        Raises:
+            AlreadyExistsError: there is one at this URL.
+            UnsafeStoreError: the store cannot hold an archive; says what failed.
+            InvalidInputError: the URL, an option or `partition_by` cannot be used.
+        """
+        archive = cls.open(url, **options)
+        racing = ThreadRunner(creation.WRITERS)
+        try:
+            run_sync(creation.create(archive._context, racing, partition_by, exist_ok))
+        finally:
+            racing.close()
+        return archive
+
+    def save(self, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
+        """Save a conversation: 2 PUT requests.
+
+        Args:
+            state: a new one, or one that was loaded or saved before; what it began from is noted on it.
+            on_conflict: what to do if another writer has saved, created or deleted it meanwhile: "raise"; "merge" (the
+                union of both trees, which `state` then holds too); or "overwrite" (what is in the archive is replaced).
+
+        Returns:
+            The conversation's entry in the index.
+
+        Raises:
+            ConflictError: another writer was there first; nothing was saved. Also for "merge" and "overwrite" where
+                it was deleted (`error.deleted`), and for "merge" of conversations that begin differently.
+            OutcomeUnknownError: the store gave no definite answer.
+            InvalidInputError: the state cannot be stored; nothing was written.
+        """
+        return run_sync(saving.save(self._context, state, on_conflict))
+
+    def save_many(self, states: Iterable[ConversationState], on_conflict: OnConflict = "raise") -> list[Entry]:
+        """Save many conversations, many at a time: one PUT each, and one more per 500 of one partition.
+
+        Args:
+            states: all are held in memory; no id twice.
+            on_conflict: as for `save`, for each.
+
+        Returns:
+            Their entries, in the order of `states`.
+
+        Raises:
+            PartialSaveError: some were saved and some were not; names both, with the reasons.
+            StorageError: none was saved; as for `save`.
+        """
+        return run_sync(saving.save_many(self._context, states, on_conflict))
+
+    def load(self, conversation_id: str) -> ConversationState | None:
+        """Load a conversation: 1 GET request. None if there is none, or if it was deleted.
+
+        Raises:
+            CorruptError: the document is damaged.
+            SchemaVersionError, UnsupportedFormatError: a newer s3conv wrote it.
+            StoreError: the store refused, or did not answer.
+        """
+        return run_sync(loading.load(self._context, conversation_id))
+
+    def load_many(self, conversation_ids: Iterable[str]) -> Iterator[ConversationState | None]:
+        """Load many conversations, many at a time, in the order of their ids; None for those that are not there."""
+        return iter_sync(loading.load_many(self._context, conversation_ids))
+
+    @contextmanager
+    def edit(self, conversation_id: str, create: Create = None) -> Iterator[ConversationState]:
+        """Load a conversation, hand it out to be changed, and save it; merged and retried if another writer saves too.
+
+        Args:
+            conversation_id: which.
+            create: a state, or a function that makes one, to begin with if there is none.
+
+        Raises:
+            NotFoundError: there is none, and no `create`.
+            StorageError: as for `save` with "merge". If the block raises, nothing is saved.
+        """
+        state = run_sync(editing.begin(self._context, conversation_id, create))
+        yield state
+        run_sync(editing.finish(self._context, state))
+
+    def delete(self, conversation_id: str) -> bool:
+        """Delete a conversation: 1 GET and 2 PUT requests. False if there is none.
+
+        Its revisions go on counting if it is created again. Deleting is not erasing while the bucket keeps versions.
+        """
+        return run_sync(saving.delete(self._context, conversation_id))
+
+    def list(
+        self,
+        where: Where | None = None,
+        order: str = DEFAULT_ORDER,
+        limit: int = 100,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Page:
+        """A page of the entries that meet all conditions, without opening documents.
+
+        Args:
+            where: conditions by field (`conversation_id`, `created_at`, `updated_at`, `message_count`, `branch_count`,
+                `size`, `metadata.<path>`): a value, or operators among eq, ne, in, gt, gte, lt, lte, prefix, contains
+                and exists with their operands. Types are respected: 1 is not "1". Times compare as instants.
+            order: a field, descending with "-" before it; equal values by id.
+            limit: entries on the page.
+            offset: entries to skip; better use `after`.
+            after: `next` of the page before, with the same `where` and `order`.
+
+        Raises:
+            InvalidInputError: a condition, the order or the cursor cannot be used.
+            IndexDamagedError: an object of the index is missing or unreadable.
+        """
+        return run_sync(listing.list_page(self._context, self._cache, where, order, limit, offset, after))
+
+    def count(self, where: Where | None = None) -> int:
+        """How many conversations meet all conditions; see `list`."""
+        return run_sync(listing.count(self._context, self._cache, where))
+
+    def iterate(self, where: Where | None = None, order: str = DEFAULT_ORDER) -> Iterator[Entry]:
+        """All entries that meet all conditions; see `list`."""
+        return iter_sync(listing.iterate(self._context, self._cache, where, order))
+
+    def export(self, where: Where | None = None) -> Iterator[Document]:
+        """The documents of all conversations that meet all conditions, oldest first.
+
+        Each has its `conversation_id`, its `line` (one line of s3conv's JSON lines) and its `state()`.
+        """
+        return iter_sync(listing.export(self._context, self._cache, where))
+
+    def close(self) -> None:
+        """Release connections and threads. A client that was passed in stays open."""
+        self._context.runner.close()
+        run_sync(self._context.store.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncArchive(_Opened):
+    """An archive of conversations, for asynchronous callers. The methods of `Archive`, awaited; see there.
+
+    `s3://` needs the extra `s3conv[aio]`. One archive belongs to one event loop.
+    """
+
+    @classmethod
+    def open(cls, url: str | ObjectStore, **options: Unpack[StoreOptions]) -> Self:
+        """As `Archive.open`; `client` and `session` are those of aioboto3. Not awaited."""
+        store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else url
+        return cls(store, InlineRunner() if store.fan_out == 1 else TaskRunner())
+
+    @classmethod
+    async def create(
+        cls,
+        url: str | ObjectStore,
+        *,
+        partition_by: str | None = None,
+        exist_ok: bool = False,
+        **options: Unpack[StoreOptions],
+    ) -> Self:
+        """As `Archive.create`."""
+        archive = cls.open(url, **options)
+        # A store without fan-out answers without suspending, so that only threads can make its writers race.
+        racing = ThreadRunner(creation.WRITERS) if archive._context.store.fan_out == 1 else TaskRunner()
+        try:
+            await creation.create(archive._context, racing, partition_by, exist_ok)
+        finally:
+            racing.close()
+        return archive
+
+    async def save(self, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
+        """As `Archive.save`."""
+        return await saving.save(self._context, state, on_conflict)
+
+    async def save_many(self, states: Iterable[ConversationState], on_conflict: OnConflict = "raise") -> list[Entry]:
+        """As `Archive.save_many`."""
+        return await saving.save_many(self._context, states, on_conflict)
+
+    async def load(self, conversation_id: str) -> ConversationState | None:
+        """As `Archive.load`."""
+        return await loading.load(self._context, conversation_id)
+
+    def load_many(self, conversation_ids: Iterable[str]) -> AsyncGenerator[ConversationState | None, None]:
+        """As `Archive.load_many`, for `async for`."""
+        return loading.load_many(self._context, conversation_ids)
+
+    @asynccontextmanager
+    async def edit(self, conversation_id: str, create: Create = None) -> AsyncIterator[ConversationState]:
+        """As `Archive.edit`, for `async with`."""
+        state = await editing.begin(self._context, conversation_id, create)
+        yield state
+        await editing.finish(self._context, state)
+
+    async def delete(self, conversation_id: str) -> bool:
+        """As `Archive.delete`."""
+        return await saving.delete(self._context, conversation_id)
+
+    async def list(
+        self,
+        where: Where | None = None,
+        order: str = DEFAULT_ORDER,
+        limit: int = 100,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Page:
+        """As `Archive.list`."""
+        return await listing.list_page(self._context, self._cache, where, order, limit, offset, after)
+
+    async def count(self, where: Where | None = None) -> int:
+        """As `Archive.count`."""
+        return await listing.count(self._context, self._cache, where)
+
+    def iterate(self, where: Where | None = None, order: str = DEFAULT_ORDER) -> AsyncGenerator[Entry, None]:
+        """As `Archive.iterate`, for `async for`."""
+        return listing.iterate(self._context, self._cache, where, order)
+
+    def export(self, where: Where | None = None) -> AsyncGenerator[Document, None]:
+        """As `Archive.export`, for `async for`."""
+        return listing.export(self._context, self._cache, where)
+
+    async def close(self) -> None:
+        """As `Archive.close`."""
+        self._context.runner.close()
+        await self._context.store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _sync_runner(store: ObjectStore) -> Runner:
+    return InlineRunner() if store.fan_out == 1 else ThreadRunner(store.fan_out)

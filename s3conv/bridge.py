@@ -1,0 +1,215 @@
+"""Runs the one core for sync and async callers.
+
+Law: this is the only module that knows asyncio and threads. The core is written once, as coroutines that await
+nothing but store methods and a `Runner`. Over a synchronous store those awaits never suspend, so `run_sync` finishes
+a coroutine with a single `send(None)`: real tracebacks, no event loop, no hidden thread. Over an asynchronous store
+the same coroutines run on the caller's event loop.
+
+WARNING: a spawned job must never spawn (a full thread pool would wait for itself), and nothing may yield to its
+consumer inside a task group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import Any, Generic, Protocol, TypeVar
+
+from s3conv.errors import InvalidInputError
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+Mutex = threading.Lock
+"""A lock for short critical sections without I/O."""
+
+
+def run_sync(coro: Coroutine[Any, Any, R]) -> R:
+    """Finish a coroutine whose awaits never suspend.
+
+    Raises `RuntimeError` if it does suspend: an asynchronous store under the synchronous API is a bug of ours.
+    """
+    try:
+        coro.send(None)
+    except StopIteration as done:
+        result: R = done.value
+        return result
+    finally:
+        coro.close()
+    raise RuntimeError("a coroutine suspended under the synchronous API: its store is asynchronous")
+
+
+def iter_sync(stream: AsyncGenerator[R, None]) -> Iterator[R]:
+    """Iterate over an asynchronous generator whose awaits never suspend."""
+    try:
+        while True:
+            try:
+                item = run_sync(anext(stream))
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        run_sync(stream.aclose())
+
+
+class Runner(Protocol):
+    """How the core fans out and waits."""
+
+    def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
+        """Begin `fn(arg)`; awaiting the result gives its value or raises its error. Jobs never spawn jobs."""
+        ...
+
+    async def settle(self, jobs: Iterable[Awaitable[Any]]) -> None:
+        """Cancel what can be cancelled of `jobs`, and return when none of them is running any more."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def close(self) -> None:
+        """Release threads. Jobs that run are waited for."""
+        ...
+
+
+class _Done(Awaitable[R]):
+    """A job that ran inline: its outcome is known before anybody asks."""
+
+    def __init__(self, coro: Coroutine[Any, Any, R]) -> None:
+        self._error: Exception | None = None
+        try:
+            self._value = run_sync(coro)
+        except Exception as error:
+            self._error = error
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        yield from ()  # never suspends; `__await__` must be a generator
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class InlineRunner:
+    """For stores that answer at memory or disk speed: a thread for each small file would halve the speed."""
+
+    def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
+        return _Done(fn(arg))
+
+    async def settle(self, jobs: Iterable[Awaitable[Any]]) -> None:
+        return
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        return
+
+
+class _ThreadJob(Awaitable[R]):
+    def __init__(self, future: Future[R]) -> None:
+        self.future = future
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        yield from ()  # never suspends; `__await__` must be a generator
+        return self.future.result()
+
+
+class ThreadRunner:
+    """For synchronous stores behind a network. Its pool starts with the first job, so that opening stays cheap."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="s3conv")
+            pool = self._pool
+        return _ThreadJob(pool.submit(copy_context().run, lambda: run_sync(fn(arg))))
+
+    async def settle(self, jobs: Iterable[Awaitable[Any]]) -> None:
+        wait([job.future for job in jobs if isinstance(job, _ThreadJob) and not job.future.cancel()])
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True)
+
+
+class TaskRunner:
+    """For asynchronous stores: jobs are tasks of the caller's event loop."""
+
+    def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
+        return asyncio.ensure_future(fn(arg))
+
+    async def settle(self, jobs: Iterable[Awaitable[Any]]) -> None:
+        tasks = [job for job in jobs if isinstance(job, asyncio.Task)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def close(self) -> None:
+        return
+
+
+async def ordered_map(
+    runner: Runner, fn: Callable[[A], Coroutine[Any, Any, R]], args: Iterable[A], window: int
+) -> AsyncGenerator[R, None]:
+    """Yield `fn(arg)` in input order, with at most `window` results in flight or unread.
+
+    The first error is raised in its place; what is still running then is settled before it propagates.
+    """
+    jobs: deque[Awaitable[R]] = deque()
+    try:
+        for arg in args:
+            if len(jobs) >= window:
+                yield await jobs.popleft()
+            jobs.append(runner.spawn(fn, arg))
+        while jobs:
+            yield await jobs.popleft()
+    finally:
+        await runner.settle(jobs)
+
+
+class Once(Generic[R]):
+    """A value that its first user makes, however many tasks ask for it at once. It belongs to one event loop."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, R]]) -> None:
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._made: tuple[asyncio.AbstractEventLoop, R] | None = None
+
+    async def get(self) -> R:
+        """The value. If making it fails, the error is raised and the next caller tries again.
+
+        Raises `InvalidInputError` on another event loop than the one that it was made on.
+        """
+        made = self._made
+        if made is None:
+            async with self._lock:
+                if self._made is None:
+                    self._made = (asyncio.get_running_loop(), await self._make())
+                made = self._made
+        if made[0] is not asyncio.get_running_loop():
+            raise InvalidInputError("this archive is in use on another event loop: open one for each loop")
+        return made[1]
+
+    async def take(self) -> R | None:
+        """Hand the value over to be closed, and forget it; None if there is none."""
+        async with self._lock:
+            made, self._made = self._made, None
+        return made[1] if made is not None else None

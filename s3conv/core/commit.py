@@ -1,0 +1,212 @@
+"""One write of one document: announce its intent, PUT it until the answer is definite. DESIGN.md, section 6.
+
+Law: the conditional PUT of the document is the commit, and nobody is told of its outcome before that is settled. The
+PUT is re-sent identically until there is a definite answer; a refusal is checked against the document's lineage,
+because it may be the echo of our own write; a definite loser takes its intents back; an unknown outcome is called so.
+What to write, and what to do about a conflict, is decided in `saving.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from s3conv.core.context import Context
+from s3conv.core.known import Known
+from s3conv.errors import AccessDeniedError, OutcomeUnknownError, StorageError, UnavailableError
+from s3conv.format.document import LINEAGE, Document, Stamp, decode_document
+from s3conv.format.entry import Entry, Intent, Replaces, encode_batch, encode_intent, sort_key
+from s3conv.format.keys import batch_key, document_key, intent_key, log_prefix
+from s3conv.store.base import Contended, PreconditionFailed, Written
+
+STALE = 60.0
+"""Seconds after which an intent no longer counts unconfirmed, so that it is announced again (DESIGN.md, section 6)."""
+
+SENDS = 6
+"""How often a conditional PUT is sent before its outcome is given up as unknown; with back-off, a few seconds."""
+
+SUPERSEDED = '"superseded"'
+"""Stands for the ETag of a version of ours that was built upon before we saw it: no document ever has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A write that is ready: the document's body, and the intent that announces it under its log prefixes."""
+
+    key: str
+    body: bytes
+    stamp: Stamp
+    built_on: Known
+    intent: Intent
+    prefixes: tuple[str, ...]
+
+    @property
+    def conversation_id(self) -> str:
+        return self.intent.entry.conversation_id
+
+
+@dataclass(slots=True)
+class Announcement:
+    """When a write was last announced, by the store's clock and by ours, and the log objects that are its alone."""
+
+    date: float
+    wall: float
+    keys: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A write was definitely not made; this is the document that is there instead (None: there is none)."""
+
+    document: Document | None
+    etag: str = ""
+    body: bytes = b""
+
+
+def draft_of(partition_by: str | None, body: bytes, stamp: Stamp, known: Known, entry: Entry) -> Draft:
+    """Word the intent. A write that moves the conversation's sort key is announced where readers of either look."""
+    partition, created, conversation_id = sort_key(entry, partition_by)
+    replaces, prefixes = None, [log_prefix(partition)]
+    if not known.is_new and (known.partition, known.created) != (partition, created):
+        replaces = Replaces(partition=known.partition, created_at=known.created)
+        if log_prefix(known.partition) not in prefixes:
+            prefixes.append(log_prefix(known.partition))
+    intent = Intent(entry=entry, write=stamp.write, replaces=replaces)
+    return Draft(document_key(conversation_id), body, stamp, known, intent, tuple(prefixes))
+
+
+async def announce(context: Context, draft: Draft) -> Announcement:
+    """PUT the intent under fresh keys."""
+    announcement = Announcement(0.0, 0.0)
+    body = encode_intent(draft.intent)
+    for prefix in draft.prefixes:
+        key = intent_key(prefix, draft.conversation_id, draft.stamp.revision, draft.stamp.write)
+        _note(context, announcement, key, await context.store.put(key, body))
+    return announcement
+
+
+async def announce_batch(context: Context, prefix: str, drafts: Sequence[Draft]) -> tuple[str, Announcement]:
+    """PUT the intents of many writes as one object; returns its key, which belongs to all of them."""
+    key = batch_key(prefix, context.new_id())
+    written = await context.store.put(key, encode_batch([draft.intent for draft in drafts]))
+    return key, Announcement(written.date, context.wall_clock())
+
+
+async def announce_further(context: Context, draft: Draft, prefixes: Sequence[str], known: Announcement) -> None:
+    """Announce a write once more, or under more prefixes, as a batch of one.
+
+    The key is fresh: a late delete of an earlier announcement must not take this one away.
+    """
+    for prefix in prefixes:
+        key = batch_key(prefix, context.new_id())
+        _note(context, known, key, await context.store.put(key, encode_batch([draft.intent])))
+
+
+def _note(context: Context, announcement: Announcement, key: str, written: Written) -> None:
+    announcement.date, announcement.wall = written.date, context.wall_clock()
+    announcement.keys.append(key)
+
+
+async def withdraw(context: Context, keys: Sequence[str]) -> None:
+    """Take back intents of a write that was definitely not made. Left behind, they would only cost readers."""
+    if not keys:
+        return
+    try:
+        await context.store.delete(keys)
+    except (AccessDeniedError, UnavailableError):
+        return  # readers confirm old intents, and maintenance drops those that have no document
+
+
+async def commit(context: Context, draft: Draft, announcement: Announcement, *, rebases: bool) -> str | Rejected:
+    """PUT the document until the answer is definite.
+
+    Args:
+        draft: what to write.
+        announcement: of its intent, which was made before.
+        rebases: whether a rejected write is tried again on top of what is there, so that it is harmless to take for
+            lost a write that may have been made and built upon long ago.
+
+    Returns:
+        The ETag, or what was found in its place.
+
+    Raises:
+        OutcomeUnknownError: it may have been written, or may yet be. Its intents stay.
+        StorageError: it was definitely not written.
+    """
+    unanswered = False
+    try:
+        for attempt in range(SENDS):
+            if attempt:
+                await context.back_off(attempt)
+            if context.wall_clock() - announcement.wall > STALE:
+                await announce_further(context, draft, draft.prefixes, announcement)
+            try:
+                # Re-sent identical on purpose: a lost response must not become a false conflict.
+                written = await _put(context, draft)
+            except PreconditionFailed:
+                try:
+                    found = await look(context, draft.key, draft.conversation_id)
+                except UnavailableError as error:
+                    raise _unknown(draft, f"refused, which may be its own echo, and then: {error}") from error
+                outcome = _settle(draft, found, certain=rebases and not unanswered)
+                if isinstance(outcome, Rejected):
+                    await withdraw(context, announcement.keys)
+                return outcome
+            except Contended:
+                continue
+            except UnavailableError:
+                unanswered = True
+                continue
+            if written.date - announcement.date > STALE:
+                await announce_further(context, draft, draft.prefixes, announcement)
+            return written.etag
+    except OutcomeUnknownError:
+        raise
+    except StorageError as error:
+        if unanswered:
+            raise _unknown(draft, f"no answer, and then: {error}") from error
+        await withdraw(context, announcement.keys)
+        raise
+    if unanswered:
+        raise _unknown(draft, f"no answer to {SENDS} requests")
+    await withdraw(context, announcement.keys)
+    raise UnavailableError(
+        f"conversation {draft.conversation_id!r} was not saved: others were writing its document {SENDS} times "
+        "in a row (409); try again later"
+    )
+
+
+async def _put(context: Context, draft: Draft) -> Written:
+    hints = draft.stamp.hints()
+    if draft.built_on.is_new:
+        return await context.store.put(draft.key, draft.body, if_none_match="*", metadata=hints)
+    return await context.store.put(draft.key, draft.body, if_match=draft.built_on.etag, metadata=hints)
+
+
+async def look(context: Context, key: str, conversation_id: str) -> Rejected:
+    """What lies at a document's key."""
+    found = await context.store.get(key)
+    if found is None:
+        return Rejected(None)
+    return Rejected(decode_document(found.body, conversation_id, context.name(key)), found.etag, found.body)
+
+
+def _settle(draft: Draft, found: Rejected, *, certain: bool) -> str | Rejected:
+    """What a 412 means, by the document that is there."""
+    document = found.document
+    if document is None:
+        return found
+    if draft.stamp.write == document.stamp.write:
+        return found.etag
+    if draft.stamp.write in document.stamp.lineage:
+        return SUPERSEDED
+    if document.stamp.revision >= draft.stamp.revision + LINEAGE and not certain:
+        raise _unknown(draft, f"the document is at revision {document.stamp.revision}, too far on to tell")
+    return found
+
+
+def _unknown(draft: Draft, why: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"conversation {draft.conversation_id!r}: whether revision {draft.stamp.revision} was saved is not known "
+        f"({why}); load it and look, or save again with on_conflict='merge'"
+    )

@@ -1,0 +1,103 @@
+"""What the archive knows of a state: which document it was loaded from or saved as.
+
+Law: it hangs on the state object, not on its id, so that two states of one conversation do not disturb each other;
+a copy or a pickle of a state takes it along. It is only believed for the archive and the id that it was noted for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from s3conv.errors import CorruptError, InvalidInputError, SchemaVersionError
+from s3conv.format.control import Descriptor
+from s3conv.format.document import NOTHING, Document, Stamp, decode_document
+from s3conv.format.entry import Entry, sort_key
+from s3conv.model.state import ConversationState
+
+_ATTRIBUTE = "_s3conv_known"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A version of a document that a state is, or began from.
+
+    `body` is the stored document: the base of a merge. `attempts` are ids of writes of this state whose outcome stayed
+    unknown: meeting one of them again is not a conflict. A new state has revision 0 and no ETag.
+    """
+
+    archive: str
+    conversation_id: str
+    stamp: Stamp
+    etag: str
+    partition: str
+    created: str
+    body: bytes
+    attempts: tuple[str, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no document is known that the state began from."""
+        return self.stamp.revision == 0
+
+    def base(self) -> ConversationState | None:
+        """The version itself, or None where it was a tombstone or cannot be read (a merge works without)."""
+        try:
+            document = decode_document(self.body, self.conversation_id, "the base of a merge")
+            return None if document.deleted else document.state()
+        except (CorruptError, InvalidInputError, SchemaVersionError):
+            return None
+
+
+def nothing_known(archive: Descriptor, conversation_id: str) -> Known:
+    """What is known of a new state."""
+    return Known(archive.nonce, conversation_id, NOTHING, "", "", "", b"")
+
+
+def known_of(archive: Descriptor, entry: Entry, stamp: Stamp, etag: str, body: bytes) -> Known:
+    """What is known of a document with this entry."""
+    partition, created, conversation_id = sort_key(entry, archive.partition_by)
+    return Known(archive.nonce, conversation_id, stamp, etag, partition, created, body)
+
+
+def known_of_document(
+    archive: Descriptor, document: Document, etag: str, body: bytes, attempts: tuple[str, ...] = ()
+) -> Known:
+    """What is known of a document that was read."""
+    partition, created = document.sort_key(archive.partition_by)
+    return Known(archive.nonce, document.conversation_id, document.stamp, etag, partition, created, body, attempts)
+
+
+def remember(state: object, known: Known) -> None:
+    """Note it on the state. A class that takes no attributes goes without: its saves look at the document first."""
+    try:
+        object.__setattr__(state, _ATTRIBUTE, known)
+    except AttributeError:
+        return
+
+
+def recall(state: object, archive: Descriptor, conversation_id: str) -> Known | None:
+    """What was noted on the state for this archive and id."""
+    known = getattr(state, _ATTRIBUTE, None)
+    if isinstance(known, Known) and (known.archive, known.conversation_id) == (archive.nonce, conversation_id):
+        return known
+    return None
+
+
+def hand_over(giver: object, taker: object) -> None:
+    """Note on one object what was noted on another that stands for the same state."""
+    known = getattr(giver, _ATTRIBUTE, None)
+    if isinstance(known, Known):
+        remember(taker, known)
+    else:
+        forget(taker)
+
+
+def forget(state: object) -> None:
+    """Take the note away."""
+    if getattr(state, _ATTRIBUTE, None) is not None:
+        object.__delattr__(state, _ATTRIBUTE)
+
+
+def with_attempt(known: Known, write: str) -> Known:
+    """The same, with one more write whose outcome is unknown."""
+    return replace(known, attempts=(*known.attempts, write)[-16:])

@@ -1,0 +1,314 @@
+"""Save, save many, edit, delete: what to write, and what to do when somebody else wrote first.
+
+Law: a save reads aloud: encode the document, derive the entry, announce it, commit it, note it on the state. How a
+single write is made certain is the business of `commit.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from s3conv.bridge import ordered_map
+from s3conv.core.commit import (
+    Announcement,
+    Draft,
+    Rejected,
+    announce,
+    announce_batch,
+    announce_further,
+    commit,
+    draft_of,
+    look,
+    withdraw,
+)
+from s3conv.core.context import Context
+from s3conv.core.known import Known, known_of, known_of_document, nothing_known, recall, remember, with_attempt
+from s3conv.core.loading import state_of
+from s3conv.errors import (
+    ConflictError,
+    InvalidInputError,
+    OutcomeUnknownError,
+    PartialSaveError,
+    StorageError,
+)
+from s3conv.format.document import encode_document
+from s3conv.format.entry import BATCH, Entry, entry_of, partition_of
+from s3conv.format.keys import check_id, document_key, log_prefix
+from s3conv.model.merge import merge_into
+from s3conv.model.state import ConversationState
+
+OnConflict = Literal["raise", "overwrite", "merge"]
+
+REBASES = 40
+"""How often one save builds anew on another writer's document before it gives up."""
+
+
+async def save(context: Context, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
+    """Write a conversation; see `Archive.save`."""
+    _check_on_conflict(on_conflict)
+    return await _save_on(context, state, await _known(context, state), on_conflict)
+
+
+async def _known(context: Context, state: ConversationState) -> Known:
+    archive = await context.descriptor()
+    return recall(state, archive, state.conversation_id) or nothing_known(archive, state.conversation_id)
+
+
+async def _save_on(context: Context, state: ConversationState, known: Known, on_conflict: OnConflict) -> Entry:
+    creates = known.is_new
+    for attempt in range(REBASES):
+        if attempt:
+            await context.back_off(attempt)
+        draft = await _draft(context, state, known)
+        announcement = await announce(context, draft)
+        outcome = await _commit_state(context, state, draft, announcement, on_conflict)
+        if isinstance(outcome, Entry):
+            return outcome
+        known = await _rebased(context, state, draft.built_on, outcome, on_conflict, creates)
+    raise ConflictError(
+        f"conversation {state.conversation_id!r} was not saved: another writer was faster {REBASES} times in a row; "
+        "try again later"
+    )
+
+
+async def _draft(context: Context, state: ConversationState, known: Known) -> Draft:
+    archive = await context.descriptor()
+    stamp = known.stamp.next(context.new_id())
+    body = encode_document(state, stamp)
+    entry = entry_of(state, stamp.revision, len(body), archive.partition_by)
+    return draft_of(archive.partition_by, body, stamp, known, entry)
+
+
+async def _commit_state(
+    context: Context, state: ConversationState, draft: Draft, announcement: Announcement, on_conflict: OnConflict
+) -> Entry | Rejected:
+    archive = await context.descriptor()
+    try:
+        outcome = await commit(context, draft, announcement, rebases=on_conflict != "raise")
+    except OutcomeUnknownError:
+        remember(state, with_attempt(draft.built_on, draft.stamp.write))
+        raise
+    if isinstance(outcome, Rejected):
+        return outcome
+    entry = draft.intent.entry
+    remember(state, known_of(archive, entry, draft.stamp, outcome, draft.body))
+    return entry
+
+
+async def _rebased(
+    context: Context,
+    state: ConversationState,
+    known: Known,
+    found: Rejected,
+    on_conflict: OnConflict,
+    creates: bool,
+) -> Known:
+    """What to build on after a rejected write; `state` is merged with it where that was asked for.
+
+    Raises:
+        ConflictError: the caller has to decide.
+    """
+    archive = await context.descriptor()
+    conversation_id, document = state.conversation_id, found.document
+    if document is None:
+        if known.is_new:
+            return known  # it was there when the PUT was refused, and is gone: try again
+        raise ConflictError(
+            f"conversation {conversation_id!r} was not saved: its document is no longer in the store; "
+            "to create it again, save a new state",
+            deleted=True,
+        )
+    theirs = known_of_document(archive, document, found.etag, found.body, known.attempts)
+    if document.stamp.write in (known.stamp.write, *known.attempts):
+        return theirs  # our own version: copied to a store with other ETags, or written when we got no answer
+    if document.deleted:
+        if creates:
+            return theirs
+        raise ConflictError(
+            f"conversation {conversation_id!r} was not saved: it was deleted at revision {document.stamp.revision}; "
+            "to create it again, save a new state",
+            deleted=True,
+        )
+    if on_conflict == "raise":
+        expected = f"expected revision {known.stamp.revision}" if not known.is_new else "expected none"
+        raise ConflictError(
+            f"conversation {conversation_id!r} was not saved: found revision {document.stamp.revision} in the archive, "
+            f"{expected}; load it again, or save with on_conflict='merge' or 'overwrite'"
+        )
+    if on_conflict == "merge":
+        base = None if known.is_new else known.base()
+        merge_into(state, state_of(context, document), base)
+    return theirs
+
+
+def _check_on_conflict(on_conflict: str) -> None:
+    if on_conflict not in ("raise", "overwrite", "merge"):
+        raise InvalidInputError(f"on_conflict {on_conflict!r}: expected 'raise', 'overwrite' or 'merge'")
+
+
+# --- save many -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Job:
+    """One conversation of a `save_many`: its draft, and the announcement that it shares with its batch."""
+
+    context: Context
+    state: ConversationState
+    draft: Draft
+    announcement: Announcement
+    on_conflict: OnConflict
+    lost: bool = False
+
+
+async def save_many(
+    context: Context, states: Iterable[ConversationState], on_conflict: OnConflict = "raise"
+) -> list[Entry]:
+    """Write many conversations; see `Archive.save_many`."""
+    _check_on_conflict(on_conflict)
+    states = list(states)
+    archive = await context.descriptor()
+    seen: set[str] = set()
+    prefixes = []
+    for state in states:
+        if check_id(state.conversation_id) in seen:
+            raise InvalidInputError(f"conversation {state.conversation_id!r} is given twice; nothing was written")
+        seen.add(state.conversation_id)
+        prefixes.append(log_prefix(partition_of(state.metadata, archive.partition_by)))
+    outcomes: list[Entry | StorageError | None] = [None] * len(states)
+    for wave in _waves(prefixes):
+        try:
+            await _save_wave(context, states, wave, prefixes, on_conflict, outcomes)
+        except StorageError as error:
+            # The intents could not be announced: nothing further can be saved.
+            for position, outcome in enumerate(outcomes):
+                outcomes[position] = error if outcome is None else outcome
+            break
+    return _all_saved(states, outcomes)
+
+
+def _waves(prefixes: Sequence[str]) -> Iterator[list[list[int]]]:
+    """Positions in groups of one prefix, up to `BATCH` each, and groups in waves of some `BATCH` altogether.
+
+    A group becomes one object of the log; a wave bounds how many encoded documents are in memory.
+    """
+    order = sorted(range(len(prefixes)), key=lambda position: prefixes[position])
+    wave: list[list[int]] = []
+    for position in order:
+        group = wave[-1] if wave else []
+        if not group or prefixes[group[0]] != prefixes[position] or len(group) == BATCH:
+            if sum(map(len, wave)) >= BATCH:
+                yield wave
+                wave = []
+            wave.append([])
+        wave[-1].append(position)
+    if wave:
+        yield wave
+
+
+async def _save_wave(
+    context: Context,
+    states: Sequence[ConversationState],
+    wave: Sequence[Sequence[int]],
+    prefixes: Sequence[str],
+    on_conflict: OnConflict,
+    outcomes: list[Entry | StorageError | None],
+) -> None:
+    drafts: dict[int, Draft] = {}
+    for position in (position for group in wave for position in group):
+        try:
+            drafts[position] = await _draft(context, states[position], await _known(context, states[position]))
+        except StorageError as error:
+            outcomes[position] = error
+    groups = [ready for group in wave if (ready := [position for position in group if position in drafts])]
+
+    async def announce_group(group: Sequence[int]) -> tuple[str, Announcement]:
+        return await announce_batch(context, prefixes[group[0]], [drafts[position] for position in group])
+
+    batches: list[str] = []
+    jobs: list[_Job] = []
+    async for key, shared in ordered_map(context.runner, announce_group, groups, context.store.fan_out):
+        for position in groups[len(batches)]:
+            announcement = Announcement(shared.date, shared.wall)
+            jobs.append(_Job(context, states[position], drafts[position], announcement, on_conflict))
+        batches.append(key)
+    places = [position for group in groups for position in group]
+    finished = 0
+    async for outcome in ordered_map(context.runner, _save_announced, jobs, context.store.fan_out):
+        outcomes[places[finished]] = outcome
+        finished += 1
+    begin = 0
+    for key, group in zip(batches, groups, strict=True):
+        if all(job.lost for job in jobs[begin : begin + len(group)]):
+            await withdraw(context, [key])
+        begin += len(group)
+
+
+async def _save_announced(job: _Job) -> Entry | StorageError:
+    """Commit a conversation whose intent is in a batch; a conflict is resolved as a save of its own."""
+    context, state, draft = job.context, job.state, job.draft
+    try:
+        # The batch lies under one prefix: a conversation that changes its partition is announced under the old one too.
+        await announce_further(context, draft, draft.prefixes[1:], job.announcement)
+        outcome = await _commit_state(context, state, draft, job.announcement, job.on_conflict)
+        if isinstance(outcome, Entry):
+            return outcome
+        job.lost = True
+        creates = draft.built_on.is_new
+        known = await _rebased(context, state, draft.built_on, outcome, job.on_conflict, creates)
+        return await _save_on(context, state, known, job.on_conflict)
+    except StorageError as error:
+        return error
+
+
+def _all_saved(states: Sequence[ConversationState], outcomes: Sequence[Entry | StorageError | None]) -> list[Entry]:
+    entries = [outcome for outcome in outcomes if isinstance(outcome, Entry)]
+    failed = {
+        state.conversation_id: outcome
+        for state, outcome in zip(states, outcomes, strict=True)
+        if isinstance(outcome, StorageError)
+    }
+    if not failed:
+        return entries
+    first = next(iter(failed.values()))
+    if not entries and all(type(error) is type(first) for error in failed.values()):
+        raise first
+    raise PartialSaveError(
+        f"{len(entries)} of {len(states)} conversations were saved and {len(failed)} were not; first: {first}",
+        saved=[entry.conversation_id for entry in entries],
+        failed=failed,
+    )
+
+
+# --- delete --------------------------------------------------------------------------------------------------------
+
+
+async def delete(context: Context, conversation_id: str) -> bool:
+    """Turn a document into a tombstone; see `Archive.delete`."""
+    key = document_key(conversation_id)
+
+    async def fetch(key: str) -> Rejected:
+        return await look(context, key, conversation_id)
+
+    found = await context.beside_descriptor(fetch, key)
+    archive = await context.descriptor()
+    for attempt in range(REBASES):
+        if attempt:
+            await context.back_off(attempt)
+        document = found.document
+        if document is None or document.deleted:
+            return False
+        known = known_of_document(archive, document, found.etag, found.body)
+        stamp = document.stamp.next(context.new_id())
+        body = document.tombstone(stamp, archive.partition_by)
+        entry = document.deleted_entry(stamp.revision, len(body), archive.partition_by)
+        draft = draft_of(archive.partition_by, body, stamp, known, entry)
+        outcome = await commit(context, draft, await announce(context, draft), rebases=True)
+        if not isinstance(outcome, Rejected):
+            return True
+        found = outcome
+    raise ConflictError(
+        f"conversation {conversation_id!r} was not deleted: another writer was faster {REBASES} times in a row"
+    )

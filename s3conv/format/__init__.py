@@ -1,0 +1,1 @@
+"""What lies in the bucket: keys, documents, entries, intents, filters. Pure: no I/O."""

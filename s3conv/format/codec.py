@@ -1,0 +1,80 @@
+"""Canonical JSON and zstd frames: how every object becomes bytes and back.
+
+Law: what cannot come back exactly is refused when it is written (NaN, lone surrogates, values that JSON has no form
+for), and what arrives is hostile until it is decoded: sizes are bounded before memory is taken, and every failure is
+a `CorruptError` that names the object.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import zstandard
+
+from s3conv.errors import CorruptError, InvalidInputError
+
+MAX_BYTES = 256 * 1024 * 1024
+"""The most JSON that one object may hold, in bytes before compression; save and load refuse what is larger."""
+
+LEVEL = 3
+"""zstd level: beyond it, chats get 5 % smaller for several times the work (measured; see docs/benchmarks.md)."""
+
+_decoder = msgspec.json.Decoder()
+
+
+def to_json(value: object, what: str) -> bytes:
+    """Canonical JSON: UTF-8, no spaces, keys in the order given, non-ASCII unescaped.
+
+    Raises:
+        InvalidInputError: `value` (of the thing that `what` names) has no JSON form that would come back equal.
+    """
+    # The standard library's encoder, because faster ones write NaN as null and dates as strings without a word.
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        reason = f"a text has the lone surrogate {error.object[error.start]!a}, which UTF-8 cannot hold"
+    except RecursionError:
+        reason = "values are nested too deeply"
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+    raise InvalidInputError(f"{what} cannot be written as JSON: {reason}; nothing was written")
+
+
+def from_json(body: bytes, what: str) -> Any:
+    """Decode JSON.
+
+    Raises:
+        CorruptError: it is not JSON; `what` names the object.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{what} is not JSON: {error}") from None
+    except RecursionError:
+        raise CorruptError(f"{what} is JSON that is nested too deeply") from None
+
+
+def compress(body: bytes) -> bytes:
+    """One zstd frame, with its size and a checksum of its content."""
+    return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(body)
+
+
+def decompress(frame: bytes, what: str, limit: int = MAX_BYTES) -> bytes:
+    """The content of one zstd frame of at most `limit` bytes.
+
+    Raises:
+        CorruptError: it is truncated, damaged, too large, or no frame; `what` names the object.
+    """
+    try:
+        size = zstandard.get_frame_parameters(frame).content_size
+        if size == zstandard.CONTENTSIZE_UNKNOWN:
+            size = limit
+        elif size > limit:
+            raise CorruptError(f"{what} says that it holds {size:,} bytes; at most {limit:,} are read")
+        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptError(f"{what} is not a whole zstd frame ({len(frame):,} bytes found): {error}") from None
+    except MemoryError:
+        raise CorruptError(f"{what} needs more memory to unpack than there is") from None

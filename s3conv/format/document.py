@@ -1,0 +1,315 @@
+"""The document: the stored form of one conversation, of a deleted one (tombstone), and its line in an export.
+
+The stored form is the exchange form with each node's place given by the position of its parent, instead of by ids and
+edges: it grows linearly, where ids that spell out a path grow with the square of a linear chat's length.
+
+Law: what is stored comes back equal, fields that this version does not know included. Two unknown fields need care:
+one that has a name of the stored form's own is written with a `~` before it, and so is one that begins with `~`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from s3conv.errors import CorruptError, InvalidInputError, UnsupportedFormatError
+from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_json
+from s3conv.format.entry import MISSING, Entry, entry_of, index_time, lookup, partition_of
+from s3conv.format.keys import check_id
+from s3conv.format.support import FORMAT, check_format
+from s3conv.model.message import ConversationNode
+from s3conv.model.schema import SCHEMA_VERSION, migrate
+from s3conv.model.state import ConversationState, grow_tree
+
+LINEAGE = 16
+"""How many write ids a document keeps: as many later writes may hide ours before its outcome is unknown."""
+
+_STATE_FIELDS = frozenset(
+    ("schema_version", "conversation_id", "current", "metadata", "created_at", "updated_at", "nodes")
+)
+_STATE_OWN = _STATE_FIELDS | {"s3conv", "edges", "current_node_id"}
+_NODE_OWN = frozenset(("parent", "message", "timestamp", "prompt_name", "branch_name", "metadata", "node_id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The archive's own part of a document: which write of the conversation it is.
+
+    `lineage` ends with `write`; `speaks_until` is the activity window's end, where there is one.
+    """
+
+    revision: int
+    write: str
+    lineage: tuple[str, ...]
+    speaks_until: str | None = None
+
+    def next(self, write: str) -> Stamp:
+        """That of a write which builds on this one."""
+        return Stamp(self.revision + 1, write, (*self.lineage, write)[-LINEAGE:])
+
+    def to_dict(self, kind: str) -> dict[str, Any]:
+        part: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": kind,
+            "revision": self.revision,
+            "write": self.write,
+            "lineage": list(self.lineage),
+        }
+        if self.speaks_until is not None:
+            part["speaks_until"] = self.speaks_until
+        return part
+
+    def hints(self) -> dict[str, str]:
+        """What is mirrored in the object's user metadata, so that HEAD is enough where the store keeps it."""
+        return {"s3conv-revision": str(self.revision), "s3conv-write": self.write}
+
+
+NOTHING = Stamp(0, "", ())
+"""What the first write of a conversation builds on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was read: what it says, still as JSON, and which write it is."""
+
+    conversation_id: str
+    stamp: Stamp
+    deleted: bool
+    size: int
+    _raw: bytes
+    _fields: dict[str, Any]
+
+    @property
+    def line(self) -> bytes:
+        """The conversation as one line of s3conv's JSON lines: the stored form less its `s3conv` part, no newline."""
+        # Our own writer's layout: the part comes first and is written as `Stamp` gives it; so it can be cut off.
+        head = to_json({"s3conv": self.stamp.to_dict("document")}, "a stamp")[:-1] + b","
+        if self._raw.startswith(head) and b"\n" not in self._raw:
+            return b"{" + self._raw[len(head) :]
+        return to_json(self.fields(), f"conversation {self.conversation_id!r}")
+
+    def fields(self) -> dict[str, Any]:
+        """The stored form less its `s3conv` part, decoded."""
+        return {name: value for name, value in self._fields.items() if name != "s3conv"}
+
+    def state(self) -> ConversationState:
+        """The conversation.
+
+        Raises:
+            InvalidInputError: what it holds is not a conversation; says where.
+            SchemaVersionError: it was written by a newer MAJOR schema version.
+        """
+        return state_from_stored(self._fields)
+
+    def sort_key(self, partition_by: str | None) -> tuple[str, str]:
+        """Partition and creation time, as the index writes them; read without looking at the tree.
+
+        Raises:
+            CorruptError: the document has no metadata or no creation time that can be read.
+        """
+        metadata, created = self._fields.get("metadata"), self._fields.get("created_at")
+        try:
+            if not isinstance(metadata, dict | None) or not isinstance(created, str):
+                raise ValueError
+            return partition_of(metadata or {}, partition_by), index_time(datetime.fromisoformat(created))
+        except ValueError:
+            raise CorruptError(
+                f"the document of conversation {self.conversation_id!r}: expected metadata and a time created_at"
+            ) from None
+
+    def entry(self, partition_by: str | None) -> Entry:
+        """The entry that this document stands for.
+
+        Raises:
+            CorruptError, InvalidInputError, SchemaVersionError: as `state` and `sort_key`.
+        """
+        if not self.deleted:
+            return entry_of(self.state(), self.stamp.revision, self.size, partition_by)
+        return self.deleted_entry(self.stamp.revision, self.size, partition_by)
+
+    def deleted_entry(self, revision: int, size: int, partition_by: str | None) -> Entry:
+        """The entry of this conversation once it is deleted: at the same sort key, with no content.
+
+        Args:
+            revision: of the tombstone.
+            size: of the tombstone, in stored bytes.
+            partition_by: of the archive.
+        """
+        _, created = self.sort_key(partition_by)
+        return Entry(
+            conversation_id=self.conversation_id,
+            revision=revision,
+            created=created,
+            updated=created,
+            schema_version=SCHEMA_VERSION,
+            message_count=0,
+            branch_count=0,
+            size=size,
+            metadata=_partition_only(self._fields.get("metadata") or {}, partition_by),
+            deleted=True,
+        )
+
+    def tombstone(self, stamp: Stamp, partition_by: str | None) -> bytes:
+        """The body of what this conversation leaves when it is deleted: its sort key, so that its row is found."""
+        _, created = self.sort_key(partition_by)
+        fields = {
+            "s3conv": stamp.to_dict("tombstone"),
+            "schema_version": SCHEMA_VERSION,
+            "conversation_id": self.conversation_id,
+            "created_at": created,
+            "metadata": _partition_only(self._fields.get("metadata") or {}, partition_by),
+        }
+        return compress(to_json(fields, f"the tombstone of conversation {self.conversation_id!r}"))
+
+
+def _partition_only(metadata: Mapping[str, Any], partition_by: str | None) -> dict[str, Any]:
+    """The partition's value alone, as one key, dots and all: `lookup` tries that first."""
+    path = (partition_by or "").removeprefix("metadata.")
+    value = lookup(metadata, path) if path else MISSING
+    return {} if value is MISSING else {path: value}
+
+
+def state_to_stored(state: ConversationState) -> dict[str, Any]:
+    """The stored form, less its `s3conv` part.
+
+    Raises:
+        InvalidInputError: the state cannot be stored: it has no message, or its current node is none of its own.
+    """
+    check_id(state.conversation_id)
+    positions: dict[int, int] = {}
+    nodes = []
+    for position, place in enumerate(state.message_tree.walk()):
+        positions[id(place)] = position
+        fields = {_escaped(name, _NODE_OWN, place.data.extra): v for name, v in place.data.fields_to_dict().items()}
+        nodes.append(
+            fields if place.parent is None or position == 0 else {"parent": positions[id(place.parent)], **fields}
+        )
+    current = state.get_current_node()
+    if current is None or id(current) not in positions:
+        raise InvalidInputError(
+            f"conversation {state.conversation_id!r}: current_node_id {state.current_node_id!r} names no node"
+        )
+    fields = {_escaped(name, _STATE_OWN, state.extra): value for name, value in state.fields_to_dict().items()}
+    return {
+        "schema_version": fields.pop("schema_version"),
+        "conversation_id": state.conversation_id,
+        "current": positions[id(current)],
+        **fields,
+        "nodes": nodes,
+    }
+
+
+def state_from_stored(data: Mapping[str, Any]) -> ConversationState:
+    """Read the stored form, with or without its `s3conv` part.
+
+    Raises:
+        InvalidInputError: it is not a conversation in the stored form; says where.
+        SchemaVersionError: it was written by a newer MAJOR version.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidInputError(f"a conversation is an object, found {type(data).__name__}")
+    data = migrate(data)
+    rows = data.get("nodes")
+    if not isinstance(rows, list) or not rows:
+        raise InvalidInputError("nodes: expected a list of at least one node")
+    nodes: list[ConversationNode] = []
+    parents: list[int | None] = []
+    for position, row in enumerate(rows):
+        where = f"nodes[{position}]."
+        if not isinstance(row, Mapping):
+            raise InvalidInputError(f"{where[:-1]}: expected an object, found {type(row).__name__}")
+        parent = row.get("parent")
+        if position == 0 and parent is not None:
+            raise InvalidInputError(f"{where}parent: the first node is the root and has none, found {parent!r}")
+        if position and (type(parent) is not int or not 0 <= parent < position):
+            raise InvalidInputError(f"{where}parent: expected a position from 0 to {position - 1}, found {parent!r}")
+        parents.append(parent)
+        plain = {name: value for name, value in row.items() if name != "parent"}
+        if "node_id" in plain:
+            raise InvalidInputError(f"{where}node_id: the stored form has none")
+        node = ConversationNode.from_dict(plain, where)
+        node.extra = _unescaped(node.extra, _NODE_OWN, where)
+        nodes.append(node)
+    places = grow_tree(nodes, parents, range(1, len(nodes)), 0)
+    state = ConversationState.from_fields(data, places[0], _STATE_FIELDS | {"s3conv"})
+    state.extra = _unescaped(state.extra, _STATE_OWN, "")
+    current = data.get("current", 0)
+    if type(current) is not int or not 0 <= current < len(places):
+        raise InvalidInputError(f"current: expected a position from 0 to {len(places) - 1}, found {current!r}")
+    state.set_current_node(places[current])
+    return state
+
+
+def _escaped(name: str, own: frozenset[str], extra: Mapping[str, Any]) -> str:
+    return f"~{name}" if name in extra and (name in own or name.startswith("~")) else name
+
+
+def _unescaped(extra: dict[str, Any], own: frozenset[str], where: str) -> dict[str, Any]:
+    fields = {}
+    for name, value in extra.items():
+        if name in own:
+            raise InvalidInputError(f"{where}{name}: the stored form has no such field")
+        fields[name[1:] if name.startswith("~") else name] = value
+    return fields
+
+
+def encode_document(state: ConversationState, stamp: Stamp) -> bytes:
+    """The body of a conversation's document.
+
+    Raises:
+        InvalidInputError: the state cannot be stored, or has more than `MAX_BYTES` of JSON.
+    """
+    what = f"conversation {state.conversation_id!r}"
+    raw = to_json({"s3conv": stamp.to_dict("document"), **state_to_stored(state)}, what)
+    if len(raw) > MAX_BYTES:
+        raise InvalidInputError(f"{what} has {len(raw):,} bytes of JSON; at most {MAX_BYTES:,} can be stored")
+    return compress(raw)
+
+
+def decode_document(body: bytes, conversation_id: str | None, what: str) -> Document:
+    """Read the body of a document or tombstone.
+
+    Args:
+        body: as stored.
+        conversation_id: whose it must be; None to take any.
+        what: the object's name, for errors.
+
+    Raises:
+        CorruptError: it is damaged, not a document, or that of another conversation.
+        UnsupportedFormatError: it has a format, kind or feature that this version does not know.
+    """
+    raw = decompress(body, what)
+    fields = from_json(raw, what)
+    if not isinstance(fields, dict) or not isinstance(part := fields.get("s3conv"), dict):
+        raise CorruptError(f"{what} is not a document: expected a JSON object with the part 's3conv'")
+    kind = check_format(part, ("document", "tombstone", "stub"), what)
+    if kind == "stub":
+        raise UnsupportedFormatError(f"{what} is a stub (its conversation is in a pack): upgrade s3conv to read it")
+    found = fields.get("conversation_id")
+    if not isinstance(found, str) or conversation_id not in (None, found):
+        raise CorruptError(f"{what} holds conversation {found!r}; expected {conversation_id!r}"[:2500])
+    revision, write, lineage = part.get("revision"), part.get("write"), part.get("lineage")
+    if (
+        type(revision) is not int
+        or revision < 1
+        or not isinstance(write, str)
+        or not isinstance(lineage, list)
+        or not all(isinstance(one, str) for one in lineage)
+    ):
+        raise CorruptError(f"{what}: expected a revision of 1 or more, a write id and a lineage in its part 's3conv'")
+    until = part.get("speaks_until")
+    stamp = Stamp(revision, write, tuple(lineage[-LINEAGE:]), until if isinstance(until, str) else None)
+    return Document(found, stamp, kind == "tombstone", len(body), raw, fields)
+
+
+def parse_line(line: bytes, what: str) -> ConversationState:
+    """Read one line of s3conv's JSON lines.
+
+    Raises:
+        CorruptError: it is not JSON; `what` says which line.
+        InvalidInputError: it is not a conversation; says where.
+        SchemaVersionError: it was written by a newer MAJOR schema version.
+    """
+    return state_from_stored(from_json(line, what))

@@ -1,0 +1,244 @@
+"""Entries and intents: the rows of the index, and how a save announces one.
+
+Law: an entry is worked out from a document alone, so that an index can always be rebuilt; times are UTC text of fixed
+width, so that they compare as text; metadata is whole or says that it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from s3conv.errors import CorruptError, InvalidInputError
+from s3conv.format.codec import compress, decompress, from_json, to_json
+from s3conv.format.keys import check_id
+from s3conv.format.support import FORMAT, check_format
+from s3conv.model.message import as_utc
+from s3conv.model.state import ConversationState
+
+MAX_METADATA = 8 * 1024
+"""Metadata of up to this many bytes of JSON is whole in the entry (DESIGN.md, section 5)."""
+
+BATCH = 500
+"""Most intents in one batch object."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One conversation's row in the index.
+
+    `size` is in stored bytes, `branch_count` counts the leaves. Where `metadata_truncated` is true, `metadata` holds
+    only those top-level keys that fit; the document has the rest.
+    """
+
+    conversation_id: str
+    revision: int
+    created: str = msgspec.field(name="created_at")
+    updated: str = msgspec.field(name="updated_at")
+    schema_version: str
+    message_count: int
+    branch_count: int
+    size: int
+    metadata: dict[str, Any]
+    metadata_truncated: bool = False
+    deleted: bool = False
+    moved: bool = False
+    location: dict[str, Any] | None = None
+
+    @property
+    def created_at(self) -> datetime:
+        """When the conversation was created; aware, in UTC."""
+        return datetime.fromisoformat(self.created)
+
+    @property
+    def updated_at(self) -> datetime:
+        """When it was last changed; aware, in UTC."""
+        return datetime.fromisoformat(self.updated)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as JSON values, as it lies in the index."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+
+SortKey = tuple[str, str, str]
+"""(partition as canonical JSON, created_at as index text, conversation id)."""
+
+
+class Replaces(msgspec.Struct, frozen=True, kw_only=True):
+    """The sort key that a conversation had before the save that an intent announces."""
+
+    partition: str
+    created_at: str
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry announced in the log before its document is written, by the write with id `write`."""
+
+    entry: Entry
+    write: str
+    replaces: Replaces | None = None
+
+
+class _IntentObject(Intent, frozen=True, kw_only=True, omit_defaults=True):
+    format: int
+    kind: str
+
+
+class _BatchObject(msgspec.Struct, frozen=True, kw_only=True):
+    format: int
+    kind: str
+    intents: list[Intent]
+
+
+_intent_decoder = msgspec.json.Decoder(_IntentObject)
+_batch_decoder = msgspec.json.Decoder(_BatchObject)
+
+
+def index_time(time: datetime) -> str:
+    """An instant as the index writes it: `2026-01-31T12:00:00.000000Z`."""
+    return as_utc(time).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def read_index_time(text: str) -> datetime:
+    """The other way round."""
+    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+
+
+def lookup(metadata: Mapping[str, Any], path: str) -> Any:
+    """The value at a path, or `MISSING`: the path as a key first, then as keys joined by dots."""
+    if path in metadata:
+        return metadata[path]
+    value: Any = metadata
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return MISSING
+        value = value[name]
+    return value
+
+
+MISSING = object()
+"""What `lookup` returns where there is nothing; null is a value."""
+
+
+def check_partition_by(partition_by: str | None) -> str | None:
+    """Return it if it names a metadata path (or nothing), else raise `InvalidInputError`."""
+    if partition_by is not None and (not partition_by.startswith("metadata.") or partition_by == "metadata."):
+        raise InvalidInputError(
+            f"partition_by {partition_by!r}: expected a path in the metadata, as 'metadata.user_id'"
+        )
+    return partition_by
+
+
+def partition_of(metadata: Mapping[str, Any], partition_by: str | None) -> str:
+    """The partition of a conversation as canonical JSON: that of the value at `partition_by`; missing is null."""
+    if partition_by is None:
+        return "null"
+    value = lookup(metadata, partition_by.removeprefix("metadata."))
+    return "null" if value is MISSING else to_json(value, f"the value at {partition_by}").decode()
+
+
+def partition_keys(metadata: Mapping[str, Any], partition_by: str | None) -> tuple[str, ...]:
+    """The top-level metadata key that the partition's value lies under, if there is one."""
+    if partition_by is None:
+        return ()
+    path = partition_by.removeprefix("metadata.")
+    name = path if path in metadata else path.split(".")[0]
+    return (name,) if name in metadata else ()
+
+
+def sort_key(entry: Entry, partition_by: str | None) -> SortKey:
+    """What the index is sorted by."""
+    return partition_of(entry.metadata, partition_by), entry.created, entry.conversation_id
+
+
+def entry_of(state: ConversationState, revision: int, size: int, partition_by: str | None) -> Entry:
+    """The entry of a conversation.
+
+    Args:
+        state: the conversation.
+        revision: of its document.
+        size: of its document, in stored bytes.
+        partition_by: of the archive.
+    """
+    messages = leaves = 0
+    for node in state.message_tree.walk():
+        messages += 1
+        leaves += not node.children
+    metadata, truncated = _fitting(state, partition_by)
+    return Entry(
+        conversation_id=state.conversation_id,
+        revision=revision,
+        created=index_time(state.created_at),
+        updated=index_time(state.updated_at),
+        schema_version=state.schema_version,
+        message_count=messages,
+        branch_count=leaves,
+        size=size,
+        metadata=metadata,
+        metadata_truncated=truncated,
+    )
+
+
+def _fitting(state: ConversationState, partition_by: str | None) -> tuple[dict[str, Any], bool]:
+    what = f"the metadata of conversation {state.conversation_id!r}"
+    whole = to_json(state.metadata, what)
+    if len(whole) <= MAX_METADATA:
+        # Decoded again: the entry must not change when the caller goes on changing the state.
+        return from_json(whole, what), False
+    kept = set(partition_keys(state.metadata, partition_by))
+    room = MAX_METADATA - sum(_pair_size(name, state.metadata[name], what) for name in kept)
+    for name in sorted(state.metadata, key=lambda name: name.encode()):
+        size = _pair_size(name, state.metadata[name], what)
+        if name not in kept and size <= room:
+            kept.add(name)
+            room -= size
+    fitting = {name: value for name, value in state.metadata.items() if name in kept}
+    return from_json(to_json(fitting, what), what), True
+
+
+def _pair_size(name: str, value: Any, what: str) -> int:
+    return len(to_json({name: value}, what))
+
+
+def encode_intent(intent: Intent) -> bytes:
+    """The object of one intent."""
+    return compress(to_json({"format": FORMAT, "kind": "intent", **msgspec.to_builtins(intent)}, "an intent"))
+
+
+def encode_batch(intents: list[Intent]) -> bytes:
+    """The object of up to `BATCH` intents of one `save_many`."""
+    return compress(
+        to_json({"format": FORMAT, "kind": "batch", "intents": msgspec.to_builtins(intents)}, "a batch of intents")
+    )
+
+
+def decode_log_object(body: bytes, what: str) -> list[Intent]:
+    """The intents of an object of the log.
+
+    Raises:
+        CorruptError: it is no such object; `what` names it.
+        UnsupportedFormatError: it is of a format or kind that this version does not know.
+    """
+    raw = decompress(body, what)
+    kind = check_format(from_json(raw, what), ("intent", "batch"), what)
+    try:
+        intents = [_intent_decoder.decode(raw)] if kind == "intent" else _batch_decoder.decode(raw).intents
+        for intent in intents:
+            check_entry(intent.entry)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise CorruptError(f"{what} is not {kind}: {error}") from None
+    return list(intents)
+
+
+def check_entry(entry: Entry) -> Entry:
+    """Return the entry if its values can be relied on, else raise `ValueError`."""
+    check_id(entry.conversation_id)
+    if entry.revision < 1:
+        raise ValueError(f"revision {entry.revision}: expected 1 or more")
+    for text in (entry.created, entry.updated):
+        if len(text) != 27 or index_time(read_index_time(text)) != text:
+            raise ValueError(f"time {text!r}: expected the form 2026-01-31T12:00:00.000000Z")
+    return entry

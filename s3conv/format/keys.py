@@ -1,0 +1,111 @@
+"""Keys: where everything lies below an archive's root.
+
+Law: two ids never share a key, no id can leave its prefix, and no metadata is in a key (keys show up in access logs).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from s3conv.errors import InvalidInputError
+
+MAX_ID_BYTES = 1024
+"""Longest conversation id, in bytes of UTF-8."""
+
+MAX_ENCODED_ID = 180
+"""Longest encoded id that is used whole; S3 keys end at 1,024 bytes, file names at 255."""
+
+DESCRIPTOR = "s3conv.json"
+MANIFEST = "index/manifest.json"
+LOG = "index/log/"
+CONVERSATIONS = "conversations/"
+PROBE = "probe/"
+
+_ALWAYS_SAFE = re.compile(r"[A-Za-z0-9_-]*")
+
+
+def check_id(conversation_id: str) -> str:
+    """Return the id if it can be used, else raise `InvalidInputError`."""
+    if not isinstance(conversation_id, str):
+        raise InvalidInputError(f"conversation_id: expected a string, found {type(conversation_id).__name__}")
+    try:
+        length = len(conversation_id.encode())
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"conversation_id {conversation_id[:60]!a} has a lone surrogate: it has no UTF-8"
+        ) from None
+    if not 1 <= length <= MAX_ID_BYTES:
+        raise InvalidInputError(
+            f"conversation_id {conversation_id[:60]!r} has {length} bytes of UTF-8: expected 1 to {MAX_ID_BYTES}"
+        )
+    return conversation_id
+
+
+def encode_id(conversation_id: str) -> str:
+    """The id as a file name: all but `A-Za-z0-9_-` percent-encoded, a long one cut and marked by its hash."""
+    check_id(conversation_id)
+    if _ALWAYS_SAFE.fullmatch(conversation_id):
+        encoded = conversation_id
+    else:
+        # quote() leaves '.' and '~' as they are; neither may be left: '..' is a way out, '~' marks cut ids.
+        encoded = quote(conversation_id, safe="").replace(".", "%2E").replace("~", "%7E")
+    if len(encoded) <= MAX_ENCODED_ID:
+        return encoded
+    return f"{encoded[:100]}~{hashlib.sha256(conversation_id.encode()).hexdigest()}"
+
+
+def document_key(conversation_id: str) -> str:
+    """Where a conversation's document, tombstone or stub lies."""
+    encoded = encode_id(conversation_id)
+    return f"{CONVERSATIONS}{hashlib.sha256(conversation_id.encode()).hexdigest()[:2]}/{encoded}.json.zst"
+
+
+def id_hash(conversation_id: str) -> str:
+    """What stands for an id in the names of its intents."""
+    return hashlib.sha256(conversation_id.encode()).hexdigest()[:32]
+
+
+def log_prefix(partition: str) -> str:
+    """The prefix that holds the intents of a partition (and of those few that share its hash).
+
+    Args:
+        partition: canonical JSON of the partition's value.
+    """
+    return f"{LOG}{hashlib.sha256(partition.encode()).hexdigest()[:4]}/"
+
+
+def intent_key(prefix: str, conversation_id: str, revision: int, write: str) -> str:
+    """Where one intent lies; `prefix` is a `log_prefix`."""
+    return f"{prefix}{id_hash(conversation_id)}.{revision}.{write}.json.zst"
+
+
+def batch_key(prefix: str, write: str) -> str:
+    """Where the intents of one `save_many` lie; `prefix` is a `log_prefix`."""
+    return f"{prefix}batch.{write}.json.zst"
+
+
+@dataclass(frozen=True, slots=True)
+class LogName:
+    """What the key of a log object says. A batch has neither id hash nor revision."""
+
+    key: str
+    write: str
+    id_hash: str | None = None
+    revision: int = 0
+
+
+_LOG_NAME = re.compile(
+    r"index/log/[0-9a-f]{4}/(?:batch|([0-9a-f]{32})\.([1-9][0-9]{0,17}))\.([0-9a-f]{1,64})\.json\.zst"
+)
+
+
+def parse_log_key(key: str) -> LogName | None:
+    """Read the key of a log object; None if it is none of ours."""
+    match = _LOG_NAME.fullmatch(key)
+    if match is None:
+        return None
+    hashed, revision, write = match.groups()
+    return LogName(key, write, hashed, int(revision) if revision else 0)

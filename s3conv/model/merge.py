@@ -1,0 +1,130 @@
+"""Merging two versions of one conversation: the union of their trees.
+
+Law: no message is lost and none gets another's parent. Children of matched parents are matched by what they are, never
+by node id; what only one side has becomes a sibling branch. What lies beside the messages (metadata, labels) is merged
+three-way against `base`, the version that ours began from; where both changed the same thing, ours wins.
+
+Messages count as the same only if all that they say is the same: role, content, name, tool calls and timestamp; or if
+they carry one idempotency key, which says that one message was delivered twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from s3conv.errors import ConflictError
+from s3conv.model.message import ConversationNode, as_utc
+from s3conv.model.state import IDEMPOTENCY_KEY, ConversationState
+from s3conv.model.tree import Tree
+
+V = TypeVar("V")
+Node = Tree[ConversationNode]
+
+
+def merge_into(ours: ConversationState, theirs: ConversationState, base: ConversationState | None) -> None:
+    """Make `ours` the union of both.
+
+    Args:
+        ours: the version to save; changed in place: its nodes stay, theirs come before them among siblings, so that
+            ids handed out for theirs stay valid. Its current node stays current under its new id.
+        theirs: the version that was saved meanwhile; used up (its nodes move).
+        base: the version that `ours` was loaded from, or None if unknown.
+
+    Raises:
+        ConflictError: the two begin with different messages; `ours` is unchanged.
+    """
+    our_root, their_root = ours.message_tree, theirs.message_tree
+    if identity(our_root.data) != identity(their_root.data):
+        raise ConflictError(
+            f"conversation {ours.conversation_id!r} begins with another message in the archive than in this state: the "
+            "two cannot be merged; load it again, or save with on_conflict='overwrite'"
+        )
+    ours.get_current_node()  # holds on to the node itself, before ids change
+    base_root = base.message_tree if base is not None else None
+    pairs: deque[tuple[Node, Node, Node | None]] = deque([(our_root, their_root, base_root)])
+    while pairs:
+        mine, other, before = pairs.popleft()
+        _merge_node(mine.data, other.data, before.data if before is not None else None)
+        pairs.extend(_merge_children(mine, other, before))
+    ours.metadata = _three_way(base.metadata if base is not None else {}, ours.metadata, theirs.metadata)
+    ours.extra = _three_way(base.extra if base is not None else {}, ours.extra, theirs.extra)
+    ours.created_at = min(ours.created_at, theirs.created_at, key=as_utc)
+    ours.updated_at = max(ours.updated_at, theirs.updated_at, key=as_utc)
+
+
+def identity(node: ConversationNode) -> Hashable:
+    """What makes a message the same message on both sides."""
+    key = node.metadata.get(IDEMPOTENCY_KEY)
+    if isinstance(key, str):
+        return ("key", key)
+    message = node.message
+    said = [
+        message.role,
+        message.content,
+        message.name,
+        message.tool_calls,
+        message.function_call,
+        message.tool_call_id,
+    ]
+    return ("said", json.dumps(said, sort_keys=True), as_utc(node.timestamp))
+
+
+def _merge_children(mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
+    """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
+    take_ours = _taker(mine.children)
+    take_base = _taker(before.children if before is not None else [])
+    matched: list[tuple[Node, Node, Node | None]] = []
+    merged: list[Node] = []
+    ours_matched: set[int] = set()
+    for child in other.children:
+        said = identity(child.data)
+        twin = take_ours(said)
+        if twin is None:
+            merged.append(child)
+        else:
+            ours_matched.add(id(twin))
+            matched.append((twin, child, take_base(said)))
+            merged.append(twin)
+    merged.extend(child for child in mine.children if id(child) not in ours_matched)
+    mine.arrange_children(merged)
+    return matched
+
+
+def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
+    """A function that gives each child at most once, by identity: identical siblings are matched one to one."""
+    waiting: defaultdict[Hashable, deque[Node]] = defaultdict(deque)
+    for child in children:
+        waiting[identity(child.data)].append(child)
+    return lambda said: waiting[said].popleft() if waiting.get(said) else None
+
+
+def _merge_node(mine: ConversationNode, other: ConversationNode, before: ConversationNode | None) -> None:
+    mine.prompt_name = _pick(before.prompt_name if before else None, mine.prompt_name, other.prompt_name)
+    mine.branch_name = _pick(before.branch_name if before else None, mine.branch_name, other.branch_name)
+    mine.metadata = _three_way(before.metadata if before else {}, mine.metadata, other.metadata)
+    mine.extra = _three_way(before.extra if before else {}, mine.extra, other.extra)
+    message, message_before = mine.message, before.message if before else None
+    message.metadata = _three_way(
+        message_before.metadata if message_before else {}, message.metadata, other.message.metadata
+    )
+    message.extra = _three_way(message_before.extra if message_before else {}, message.extra, other.message.extra)
+
+
+def _pick(before: V, mine: V, other: V) -> V:
+    return other if mine == before else mine
+
+
+_ABSENT = object()
+
+
+def _three_way(before: Mapping[str, Any], mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Per key: what only one side changed is taken from that side; where both changed it, ours. Absence is a value."""
+    merged = {}
+    for name in {**mine, **other}:
+        value = _pick(before.get(name, _ABSENT), mine.get(name, _ABSENT), other.get(name, _ABSENT))
+        if value is not _ABSENT:
+            merged[name] = value
+    return merged

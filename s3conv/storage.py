@@ -1,0 +1,349 @@
+"""`ConversationStorage`, the interface of dataknobs' conversation storage, and `S3ConversationStorage`, which keeps it.
+
+Law: code that was written for dataknobs' storage runs on it unchanged, with its own state class if it has one
+(anything with `to_dict` and `from_dict`); and what two writers save at once is merged instead of lost.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
+
+from s3conv.archive import Archive, AsyncArchive
+from s3conv.core.known import hand_over
+from s3conv.errors import InvalidInputError, StorageError
+from s3conv.format.entry import Entry
+from s3conv.format.filters import DEFAULT_ORDER
+from s3conv.model.state import ConversationState
+
+
+class StateLike(Protocol):
+    """What a state class must offer: the exchange form, out and in."""
+
+    conversation_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The exchange form."""
+        ...
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read the exchange form."""
+        ...
+
+
+S = TypeVar("S", bound=StateLike)
+
+Metadata = dict[str, Any]
+
+
+class ConversationStorage(ABC, Generic[S]):
+    """Where conversations are kept: dataknobs' abstract interface. Filters on metadata are exact."""
+
+    @classmethod
+    @abstractmethod
+    async def create(cls, config: dict[str, Any]) -> ConversationStorage[S]:
+        """Make a storage from a configuration."""
+
+    async def close(self) -> None:  # a storage that holds nothing has nothing to do here
+        """Release connections."""
+
+    @abstractmethod
+    async def save_conversation(self, state: S) -> None:
+        """Save a conversation, new or not."""
+
+    @abstractmethod
+    async def load_conversation(self, conversation_id: str) -> S | None:
+        """Load a conversation; None if there is none."""
+
+    @abstractmethod
+    async def delete_conversation(self, conversation_id: str) -> bool:
+        """Delete a conversation; False if there is none."""
+
+    @abstractmethod
+    async def list_conversations(
+        self,
+        filter_metadata: Metadata | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        sort_by: str | None = None,
+        sort_order: str = "desc",
+    ) -> list[S]:
+        """The conversations with this metadata."""
+
+    @abstractmethod
+    async def search_conversations(
+        self,
+        content_contains: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        filter_metadata: Metadata | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        sort_by: str = "updated_at",
+        sort_order: str = "desc",
+    ) -> list[S]:
+        """The conversations that meet all that is given."""
+
+    @abstractmethod
+    async def delete_conversations(
+        self,
+        content_contains: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        filter_metadata: Metadata | None = None,
+    ) -> list[str]:
+        """Delete the conversations that meet all that is given; their ids."""
+
+    async def count_conversations(self, filter_metadata: Metadata | None = None) -> int:
+        """How many conversations have this metadata."""
+        return len(await self.list_conversations(filter_metadata, limit=100_000))
+
+
+class S3ConversationStorage(ConversationStorage[S]):
+    """Conversations in an s3conv archive. Takes the place of dataknobs' `DataknobsConversationStorage`.
+
+    Args:
+        archive: an open `AsyncArchive`. An `Archive` works too, but blocks the event loop during its requests.
+        state_type: the class of the states that are saved and returned: `ConversationState`, or any other with
+            `to_dict()` and `from_dict()` of the exchange form, such as dataknobs' own.
+
+    What the archive knows of a state (which version it is) is noted on the state, so that a save of a loaded state
+    costs two requests, and one that meets another writer's is merged with it; the state then holds what came of it.
+    """
+
+    def __init__(
+        self,
+        archive: AsyncArchive | Archive,
+        state_type: type[S] = ConversationState,  # type: ignore[assignment]  # a type variable takes no default in 3.11
+    ) -> None:
+        if isinstance(archive, Archive):
+            archive = AsyncArchive(archive._context.store, archive._context.runner)
+        self._archive = archive
+        self._state_type = state_type
+
+    @classmethod
+    async def create(
+        cls,
+        config: dict[str, Any],
+        state_type: type[S] = ConversationState,  # type: ignore[assignment]  # a type variable takes no default in 3.11
+    ) -> S3ConversationStorage[S]:
+        """Open the archive that `config` names, or make it if there is none.
+
+        Args:
+            config: `url`; `partition_by`; and, for `s3://`, the options of `Archive.open`.
+            state_type: see the class.
+
+        Raises:
+            InvalidInputError: there is no `url`, or an option is not known.
+        """
+        options = {"exist_ok": True, **config}
+        url, partition_by = options.pop("url", None), options.pop("partition_by", None)
+        if not isinstance(url, str):
+            raise InvalidInputError("config: expected a 'url', such as 's3://bucket/prefix' or 'file:///folder'")
+        return cls(await AsyncArchive.create(url, partition_by=partition_by, **options), state_type)
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._archive.close()
+
+    async def save_conversation(self, state: S) -> None:
+        """Save a conversation, new or not; merged with what another writer saved meanwhile.
+
+        Raises:
+            ConflictError: it cannot be merged: it was deleted, or another conversation with this id begins differently.
+            StorageError: as for `Archive.save`.
+        """
+        if isinstance(state, ConversationState):
+            await self._archive.save(state, "merge")
+            return
+        before = state.to_dict()
+        ours = ConversationState.from_dict(before)
+        hand_over(state, ours)
+        try:
+            await self._archive.save(ours, "merge")
+        finally:
+            # Also after an error: a merge may have been made before it, and its outcome may be unknown.
+            self._bring_up_to_date(state, before, ours)
+
+    def _bring_up_to_date(self, state: S, before: dict[str, Any], ours: ConversationState) -> None:
+        """Let a foreign state hold what a merge made of it, and the note of what it now is.
+
+        Only what the merge changed is set; whatever else its class keeps on it stays.
+        """
+        after = ours.to_dict()
+        if after != ConversationState.from_dict(before).to_dict():
+            unmerged, merged = vars(self._read(before)), vars(self._read(after))
+            for name, value in merged.items():
+                if name not in unmerged or unmerged[name] != value:
+                    setattr(state, name, value)
+        hand_over(ours, state)
+
+    def _read(self, exchange: dict[str, Any]) -> S:
+        try:
+            return self._state_type.from_dict(exchange)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"conversation {exchange.get('conversation_id')!r} cannot be read by {self._state_type.__name__}.from_dict: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _out(self, state: ConversationState) -> S:
+        """A loaded state in the caller's class."""
+        if issubclass(self._state_type, ConversationState):
+            return cast(S, state)
+        foreign = self._read(state.to_dict())
+        hand_over(state, foreign)
+        return foreign
+
+    async def load_conversation(self, conversation_id: str) -> S | None:
+        """Load a conversation; None if there is none."""
+        state = await self._archive.load(conversation_id)
+        return None if state is None else self._out(state)
+
+    async def delete_conversation(self, conversation_id: str) -> bool:
+        """Delete a conversation; False if there is none."""
+        return await self._archive.delete(conversation_id)
+
+    async def list_conversations(
+        self,
+        filter_metadata: Metadata | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        sort_by: str | None = None,
+        sort_order: str = "desc",
+    ) -> list[S]:
+        """The conversations with this metadata.
+
+        Args:
+            filter_metadata: values by key; a key matches exactly first, then as a dotted path.
+            limit, offset: which part of the list.
+            sort_by: a field of the index, such as "created_at" or "metadata.title"; "updated_at" if not given.
+            sort_order: "asc" or "desc".
+        """
+        if limit <= 0:
+            return []
+        page = await self._archive.list(_where(filter_metadata), _order(sort_by, sort_order), limit, offset)
+        async with aclosing(self._states(page.items)) as states:
+            return [self._out(state) async for state in states]
+
+    async def count_conversations(self, filter_metadata: Metadata | None = None) -> int:
+        """How many conversations have this metadata; opens none."""
+        return await self._archive.count(_where(filter_metadata))
+
+    async def search_conversations(
+        self,
+        content_contains: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        filter_metadata: Metadata | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        sort_by: str = "updated_at",
+        sort_order: str = "desc",
+    ) -> list[S]:
+        """The conversations that meet all that is given.
+
+        Args:
+            content_contains: text in any message of any branch, whatever its case; opens the conversations that meet
+                the rest, one after the other, until there are enough.
+            created_after, created_before: both included; naive ones are read as UTC.
+            filter_metadata, limit, offset, sort_by, sort_order: as for `list_conversations`.
+        """
+        where, order = _where(filter_metadata, created_after, created_before), _order(sort_by, sort_order)
+        if limit <= 0:
+            return []
+        if content_contains is None:
+            page = await self._archive.list(where, order, limit, offset)
+            async with aclosing(self._states(page.items)) as states:
+                return [self._out(state) async for state in states]
+        found: list[S] = []
+        entries = [entry async for entry in self._archive.iterate(where, order)]
+        async with aclosing(self._states(entries)) as states:
+            async for state in states:
+                if not _contains_text(state, content_contains):
+                    continue
+                if offset > 0:
+                    offset -= 1
+                    continue
+                found.append(self._out(state))
+                if len(found) == limit:
+                    break
+        return found
+
+    async def delete_conversations(
+        self,
+        content_contains: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        filter_metadata: Metadata | None = None,
+    ) -> list[str]:
+        """Delete the conversations that meet all that is given; returns the ids of those that it deleted.
+
+        Raises:
+            InvalidInputError: a `ValueError`: nothing is given, which would mean all of them.
+        """
+        if not any((content_contains, created_after, created_before, filter_metadata)):
+            raise InvalidInputError(
+                "delete_conversations: expected at least one filter; without one it would delete every conversation"
+            )
+        where = _where(filter_metadata, created_after, created_before)
+        entries = [entry async for entry in self._archive.iterate(where)]
+        ids = [entry.conversation_id for entry in entries]
+        if content_contains:
+            async with aclosing(self._states(entries)) as states:
+                ids = [state.conversation_id async for state in states if _contains_text(state, content_contains)]
+        return [conversation_id for conversation_id in ids if await self._archive.delete(conversation_id)]
+
+    async def update_metadata(self, conversation_id: str, metadata: Metadata) -> None:
+        """Put this metadata in the place of a conversation's.
+
+        Raises:
+            NotFoundError: there is no such conversation.
+        """
+        async with self._archive.edit(conversation_id) as state:
+            state.metadata = dict(metadata)
+
+    async def _states(self, entries: list[Entry]) -> AsyncGenerator[ConversationState, None]:
+        """The conversations of some entries; without those that were deleted since."""
+        async with aclosing(self._archive.load_many(entry.conversation_id for entry in entries)) as states:
+            async for state in states:
+                if state is not None:
+                    yield state
+
+
+def _where(
+    metadata: Mapping[str, Any] | None, created_after: datetime | None = None, created_before: datetime | None = None
+) -> dict[str, Any]:
+    where: dict[str, Any] = {f"metadata.{name}": {"eq": value} for name, value in (metadata or {}).items()}
+    created = {"gte": created_after, "lte": created_before}
+    if given := {op: time for op, time in created.items() if time is not None}:
+        where["created_at"] = given
+    return where
+
+
+def _order(sort_by: str | None, sort_order: str) -> str:
+    if sort_order not in ("asc", "desc"):
+        raise InvalidInputError(f"sort_order {sort_order!r}: expected 'asc' or 'desc'")
+    field = sort_by if sort_by is not None else DEFAULT_ORDER.removeprefix("-")
+    return f"-{field}" if sort_order == "desc" else field
+
+
+def _contains_text(state: ConversationState, text: str) -> bool:
+    needle = text.lower()
+    return any(
+        needle in said.lower() for place in state.message_tree.walk() for said in _texts(place.data.message.content)
+    )
+
+
+def _texts(content: str | list[Any] | None) -> list[str]:
+    """What is said in words in a message: its text, or the texts among its parts."""
+    if not isinstance(content, list):
+        return [content] if content else []
+    parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    return [part for part in parts if isinstance(part, str)]

@@ -1,0 +1,127 @@
+"""The transport to S3 over aioboto3.
+
+Law: it runs on the event loop that used it first, with tasks as many as its caller likes. The client is made, and
+aioboto3 imported, at the first request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from io import BytesIO
+from typing import Any
+
+from s3conv.bridge import Once
+from s3conv.errors import InvalidInputError, StorageError
+from s3conv.store.s3_errors import BrokenBody
+from s3conv.store.s3_transport import (
+    Answer,
+    ClientSettings,
+    Parameters,
+    Sending,
+    check_client,
+    marked,
+    sending,
+    teach,
+    with_checksum,
+)
+
+
+class AioTransport:
+    """See `s3_transport.Transport`."""
+
+    def __init__(self, settings: ClientSettings, client: object = None) -> None:
+        """Use `client`, which stays its owner's to close, or make one by `settings` when it is needed."""
+        self._settings = settings
+        self._injected: Any = client
+        self._opened: Once[tuple[Any, AsyncExitStack]] = Once(self._make)
+        self.fan_out = settings.fan_out
+        if client is not None:
+            self.fan_out = check_client(client, asynchronous=True)
+            _teach(client)
+
+    async def call(self, operation: str, parameters: Parameters) -> Answer:
+        """See `Transport.call`."""
+        client = self._injected or (await self._opened.get())[0]
+        with marked(operation, parameters):
+            answer: dict[str, Any] = await getattr(client, operation)(**with_checksum(client, operation, parameters))
+        if operation == "get_object":
+            try:
+                async with answer["Body"] as stream:
+                    answer["Body"] = await stream.read()
+            except Exception as error:
+                raise BrokenBody(str(error)) from error
+        return answer
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        opened = await self._opened.take()
+        if opened is not None:
+            await opened[1].aclose()
+
+    async def _make(self) -> tuple[Any, AsyncExitStack]:
+        aioboto3: Any = require_aioboto3()
+        from aiobotocore.config import AioConfig
+
+        session: Any = self._settings.session or aioboto3.Session()
+        stack = AsyncExitStack()
+        try:
+            client = await stack.enter_async_context(
+                session.client(
+                    "s3",
+                    endpoint_url=self._settings.endpoint_url,
+                    region_name=self._settings.region,
+                    config=AioConfig(**self._settings.config()),
+                )
+            )
+        except ValueError as error:
+            raise InvalidInputError(f"no S3 client can be made: {error}") from error
+        _teach(client)
+        return client, stack
+
+
+def require_aioboto3() -> object:
+    """The module; `StorageError` says how to install it."""
+    try:
+        import aioboto3
+    except ImportError as error:
+        raise StorageError('asynchronous use of s3:// needs aioboto3: pip install "s3conv[aio]"') from error
+    module: object = aioboto3
+    return module
+
+
+def _teach(client: Any) -> None:
+    teach(client)
+    client.meta.events.register_first("before-send.s3.PutObject", _send_body_once, unique_id="s3conv-body-is-sent-once")
+
+
+def _send_body_once(request: Any, **_: object) -> None:
+    if sending() is Sending.CONDITIONAL_PUT:
+        # The SDK wraps bytes into a file.
+        body = request.body.getvalue() if isinstance(request.body, BytesIO) else request.body
+        request.body = _OnceBody(body)
+
+
+class _OnceBody:
+    """A body that can be read once.
+
+    aiohttp repeats a PUT by itself when its connection breaks, below the SDK and with no switch to say no; but it
+    cannot repeat what it cannot read again.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._read = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._read:
+            raise ConnectionError("the connection broke, and a conditional PUT is not sent twice")
+        self._read = True
+        return self._parts()
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        if self._body:
+            yield self._body
+
+    def seek(self, position: int) -> None:
+        """Let the SDK follow a redirect: it rewinds the old body, then sends a new one."""

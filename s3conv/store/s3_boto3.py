@@ -1,0 +1,76 @@
+"""The transport to S3 over boto3.
+
+Law: `call` is a coroutine that never suspends, so that `bridge.run_sync` can finish it; any number of threads may use
+one transport. The client is made at the first request: making one may look for credentials, and opening does no I/O.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from s3conv.bridge import Mutex
+from s3conv.errors import InvalidInputError
+from s3conv.store.s3_errors import BrokenBody
+from s3conv.store.s3_transport import (
+    Answer,
+    ClientSettings,
+    Parameters,
+    check_client,
+    marked,
+    teach,
+    with_checksum,
+)
+
+
+class Boto3Transport:
+    """See `s3_transport.Transport`."""
+
+    def __init__(self, settings: ClientSettings, client: object = None) -> None:
+        """Use `client`, which stays its owner's to close, or make one by `settings` when it is needed."""
+        self._settings = settings
+        self._made = client is None
+        self._client: Any = client
+        self._lock = Mutex()
+        self.fan_out = settings.fan_out
+        if client is not None:
+            self.fan_out = check_client(client, asynchronous=False)
+            teach(client)
+
+    async def call(self, operation: str, parameters: Parameters) -> Answer:
+        """See `Transport.call`."""
+        client = self._client or self._make()
+        with marked(operation, parameters):
+            answer: dict[str, Any] = getattr(client, operation)(**with_checksum(client, operation, parameters))
+        if operation == "get_object":
+            try:
+                with closing(answer["Body"]) as stream:
+                    answer["Body"] = stream.read()
+            except Exception as error:
+                raise BrokenBody(str(error)) from error
+        return answer
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        if self._made and self._client is not None:
+            self._client.close()
+
+    def _make(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        with self._lock:  # A boto3 session must not make clients in two threads at once.
+            if self._client is None:
+                session: Any = self._settings.session or boto3.Session()
+                try:
+                    client = session.client(
+                        "s3",
+                        endpoint_url=self._settings.endpoint_url,
+                        region_name=self._settings.region,
+                        config=Config(**self._settings.config()),
+                    )
+                except ValueError as error:
+                    raise InvalidInputError(f"no S3 client can be made: {error}") from error
+                teach(client)
+                self._client = client
+            return self._client
