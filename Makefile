@@ -1,0 +1,76 @@
+# Every target sets up what it needs, in a virtual environment of its own inside this folder.
+# Needed beforehand: make and Python 3.11 or newer, nothing else.
+
+VENV := .venv
+VENV_NOAIO := .venv-noaio
+PYTEST := -m pytest -p tests.plugins.no_hidden_skips
+PYTEST_ARGS ?=
+# What can tell one boto3 from another; the rest runs the same code in both environments.
+NOAIO_TESTS ?= $(filter-out tests/docs/ tests/plugins/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+ifdef PYTHON
+export PYTHON
+endif
+
+.PHONY: help demo test test-noaio lint format bench constraints clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo        import, list, show and export sample conversations, in a temporary folder'
+	@echo 'make test        every test (PYTEST_ARGS="-k tree" for some)'
+	@echo 'make test-noaio  the tests again without aioboto3, on the newest boto3'
+	@echo 'make lint        ruff and mypy'
+	@echo 'make format      let ruff format and mend the code'
+	@echo 'make bench       the benchmarks'
+	@echo 'make constraints write both files of exact versions anew'
+	@echo 'make clean       remove environments, caches and builds'
+
+demo: $(VENV)/.installed-cli
+	@$(VENV)/bin/python examples/demo.py
+
+test: $(VENV)/.installed-dev
+	$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
+
+test-noaio: $(VENV_NOAIO)/.installed-dev
+	$(VENV_NOAIO)/bin/python $(PYTEST) $(PYTEST_ARGS) $(NOAIO_TESTS)
+
+lint: $(VENV)/.installed-dev
+	@failed=0; for tool in 'ruff check .' 'ruff format --check .' mypy; do \
+	  echo "$$tool" && $(VENV)/bin/$$tool || failed=1; \
+	done; exit $$failed
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.installed-dev
+	$(VENV)/bin/python benchmarks/tree_growth.py
+	$(VENV)/bin/python benchmarks/import_time.py
+
+# aioboto3 pins an older boto3: with [aio] the tests run on that one, without it on the newest.
+constraints:
+	.ci/freeze '.[all,dev]' constraints.txt
+	.ci/freeze '.[cli,dev]' constraints-noaio.txt
+
+clean:
+	rm -rf $(VENV) $(VENV_NOAIO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environments. A stamp is newer than the files that it was installed from, or it is made again.
+
+$(VENV)/bin/python $(VENV_NOAIO)/bin/python:
+	@python=$$(.ci/find-python) && venv=$(@D) && "$$python" -m venv --clear "$${venv%/bin}"
+
+$(VENV)/.installed-cli: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'Installing s3conv[cli] into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints.txt -e '.[cli]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'Installing s3conv[all,dev] into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+$(VENV_NOAIO)/.installed-dev: pyproject.toml constraints-noaio.txt | $(VENV_NOAIO)/bin/python
+	@echo 'Installing s3conv[cli,dev] into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-noaio.txt -e '.[cli,dev]'
+	@touch $@
