@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self, Unpack
 
-from s3conv.bridge import InlineRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
+from s3conv.bridge import InlineRunner, InlineTaskRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
 from s3conv.core import creation, editing, listing, loading, saving
 from s3conv.core.context import Context
 from s3conv.core.index import IndexCache
@@ -232,7 +232,7 @@ class AsyncArchive(_Opened):
     def open(cls, url: str | ObjectStore, **options: Unpack[StoreOptions]) -> Self:
         """As `Archive.open`; `client` and `session` are those of aioboto3. Not awaited."""
         store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else url
-        return cls(store, InlineRunner() if store.fan_out == 1 else TaskRunner())
+        return cls(store, InlineTaskRunner() if store.fan_out == 1 else TaskRunner())
 
     @classmethod
     async def create(

@@ -189,8 +189,8 @@ class S3ConversationStorage(ConversationStorage[S]):
             raise
         except Exception as error:
             raise StorageError(
-                f"conversation {exchange.get('conversation_id')!r} cannot be read by {self._state_type.__name__}.from_dict: "
-                f"{type(error).__name__}: {error}"
+                f"conversation {exchange.get('conversation_id')!r} cannot be read by "
+                f"{self._state_type.__name__}.from_dict: {type(error).__name__}: {error}"
             ) from error
 
     def _out(self, state: ConversationState) -> S:

@@ -27,6 +27,8 @@ _decoder = msgspec.json.Decoder()
 def to_json(value: object, what: str) -> bytes:
     """Canonical JSON: UTF-8, no spaces, keys in the order given, non-ASCII unescaped.
 
+    As everywhere in Python's JSON, a tuple becomes a list and a number that is a dict's key becomes text.
+
     Raises:
         InvalidInputError: `value` (of the thing that `what` names) has no JSON form that would come back equal.
     """

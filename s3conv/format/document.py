@@ -19,7 +19,7 @@ from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_j
 from s3conv.format.entry import MISSING, Entry, entry_of, index_time, lookup, partition_of
 from s3conv.format.keys import check_id
 from s3conv.format.support import FORMAT, check_format
-from s3conv.model.message import ConversationNode
+from s3conv.model.message import NODE_FIELDS, ConversationNode
 from s3conv.model.schema import SCHEMA_VERSION, migrate
 from s3conv.model.state import ConversationState, grow_tree
 
@@ -30,7 +30,8 @@ _STATE_FIELDS = frozenset(
     ("schema_version", "conversation_id", "current", "metadata", "created_at", "updated_at", "nodes")
 )
 _STATE_OWN = _STATE_FIELDS | {"s3conv", "edges", "current_node_id"}
-_NODE_OWN = frozenset(("parent", "message", "timestamp", "prompt_name", "branch_name", "metadata", "node_id"))
+_NODE_FIELDS = NODE_FIELDS - {"node_id"} | {"parent"}
+_NODE_OWN = NODE_FIELDS | {"parent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +178,21 @@ def state_to_stored(state: ConversationState) -> dict[str, Any]:
     Raises:
         InvalidInputError: the state cannot be stored: it has no message, or its current node is none of its own.
     """
-    check_id(state.conversation_id)
+    what = f"conversation {check_id(state.conversation_id)!r}"
+    if not isinstance(state.metadata, dict):
+        raise InvalidInputError(f"{what}: metadata cannot be a {type(state.metadata).__name__}")
     positions: dict[int, int] = {}
     nodes = []
     for position, place in enumerate(state.message_tree.walk()):
         positions[id(place)] = position
+        place.data.check(f"{what}: nodes[{position}]")
         fields = {_escaped(name, _NODE_OWN, place.data.extra): v for name, v in place.data.fields_to_dict().items()}
         nodes.append(
             fields if place.parent is None or position == 0 else {"parent": positions[id(place.parent)], **fields}
         )
     current = state.get_current_node()
     if current is None or id(current) not in positions:
-        raise InvalidInputError(
-            f"conversation {state.conversation_id!r}: current_node_id {state.current_node_id!r} names no node"
-        )
+        raise InvalidInputError(f"{what}: current_node_id {state.current_node_id!r} names no node")
     fields = {_escaped(name, _STATE_OWN, state.extra): value for name, value in state.fields_to_dict().items()}
     return {
         "schema_version": fields.pop("schema_version"),
@@ -226,11 +228,9 @@ def state_from_stored(data: Mapping[str, Any]) -> ConversationState:
         if position and (type(parent) is not int or not 0 <= parent < position):
             raise InvalidInputError(f"{where}parent: expected a position from 0 to {position - 1}, found {parent!r}")
         parents.append(parent)
-        plain = {name: value for name, value in row.items() if name != "parent"}
-        if "node_id" in plain:
-            raise InvalidInputError(f"{where}node_id: the stored form has none")
-        node = ConversationNode.from_dict(plain, where)
-        node.extra = _unescaped(node.extra, _NODE_OWN, where)
+        node = ConversationNode.from_dict(row, where, _NODE_FIELDS)
+        if node.extra:
+            node.extra = _unescaped(node.extra, _NODE_OWN, where)
         nodes.append(node)
     places = grow_tree(nodes, parents, range(1, len(nodes)), 0)
     state = ConversationState.from_fields(data, places[0], _STATE_FIELDS | {"s3conv"})

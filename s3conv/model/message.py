@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any
 
 from s3conv.errors import InvalidInputError
@@ -19,7 +20,8 @@ Content = str | list[Any] | None
 """A text, a list of parts (text, images, files …) as the model's interface gave it, or null."""
 
 _MESSAGE_FIELDS = frozenset(("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "metadata"))
-_NODE_FIELDS = frozenset(("message", "node_id", "timestamp", "prompt_name", "branch_name", "metadata"))
+_NODE_OPTIONAL = frozenset(("prompt_name", "branch_name", "metadata"))
+NODE_FIELDS = frozenset(("message", "node_id", "timestamp", "prompt_name", "branch_name", "metadata"))
 
 
 def utcnow() -> datetime:
@@ -64,10 +66,6 @@ class Source:
             if times[name] is value:
                 written[name] = text
 
-    def or_none(self) -> Source | None:
-        """Itself, or None where there is nothing to remember."""
-        return self if self.absent or self.empty or self.times else None
-
 
 def _is_empty(value: object) -> bool:
     return value is None or value == {} or value == []
@@ -76,15 +74,15 @@ def _is_empty(value: object) -> bool:
 def typed(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...], where: str) -> Any:
     """The field `name`, None if it is absent or null; `InvalidInputError` if it is of another type than `kind`."""
     value = data.get(name)
-    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        expected = " or ".join({"str": "a string", "dict": "an object", "list": "a list"}[k.__name__] for k in kinds)
-        raise InvalidInputError(f"{where}{name}: expected {expected}, found {type(value).__name__}")
-    return value
+    if value is None or isinstance(value, kind):
+        return value
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    expected = " or ".join({"str": "a string", "dict": "an object", "list": "a list"}[k.__name__] for k in kinds)
+    raise InvalidInputError(f"{where}{name}: expected {expected}, found {type(value).__name__}")
 
 
-def read_time(data: Mapping[str, Any], name: str, where: str, source: Source) -> datetime:
-    """The timestamp in the field `name`, remembering its text in `source` if we would write it differently."""
+def read_time(data: Mapping[str, Any], name: str, where: str, times: dict[str, tuple[str, datetime]]) -> datetime:
+    """The timestamp in the field `name`; its text is noted in `times` if we would write it differently."""
     text = data.get(name)
     if not isinstance(text, str):
         found = type(text).__name__ if name in data else "nothing"
@@ -94,7 +92,7 @@ def read_time(data: Mapping[str, Any], name: str, where: str, source: Source) ->
     except ValueError:
         raise InvalidInputError(f"{where}{name}: expected an ISO 8601 timestamp, found {text[:40]!r}") from None
     if value.isoformat() != text:
-        source.times[name] = (text, value)
+        times[name] = (text, value)
     return value
 
 
@@ -148,8 +146,10 @@ class LLMMessage:
         Raises:
             InvalidInputError: a field has a wrong type; `where` says in which message.
         """
-        if not isinstance(data, Mapping):
+        if not isinstance(data, dict):
             raise InvalidInputError(f"{where[:-1]}: expected an object, found {type(data).__name__}")
+        if len(data) == 2 and isinstance(data.get("role"), str) and isinstance(data.get("content"), str):
+            return cls(data["role"], data["content"])  # nearly every message; the rest would come to the same
         role = typed(data, "role", str, where)
         if role is None:
             raise InvalidInputError(f"{where}role: expected a string, found {'null' if 'role' in data else 'nothing'}")
@@ -166,11 +166,10 @@ class LLMMessage:
             message.extra = {name: value for name, value in data.items() if name not in _MESSAGE_FIELDS}
         plain = message.to_dict()
         if len(plain) != len(data) or "content" not in data:
-            source = Source(
+            message._source = Source(
                 absent=frozenset(("content",)) if "content" not in data else frozenset(),
                 empty={name: value for name, value in data.items() if name not in plain},
             )
-            message._source = source.or_none()
         return message
 
 
@@ -239,32 +238,59 @@ class ConversationNode(Placed):
         return written
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "node.") -> ConversationNode:
-        """Read a node in the exchange form, or without its id.
+    def from_dict(
+        cls, data: Mapping[str, Any], where: str = "node.", known_fields: frozenset[str] = NODE_FIELDS
+    ) -> ConversationNode:
+        """Read a node in the exchange form, or without its id; fields outside of `known_fields` go to `extra`.
 
         Raises:
             InvalidInputError: a field is missing or has a wrong type; `where` says in which node.
         """
-        if not isinstance(data, Mapping):
+        if not isinstance(data, dict):
             raise InvalidInputError(f"{where[:-1]}: expected an object, found {type(data).__name__}")
         if "message" not in data:
             raise InvalidInputError(f"{where}message: expected an object, found nothing")
-        source = Source()
+        times: dict[str, tuple[str, datetime]] = {}
         node = cls(
             LLMMessage.from_dict(data["message"], f"{where}message."),
             typed(data, "node_id", str, where) or "",
-            read_time(data, "timestamp", where, source),
+            read_time(data, "timestamp", where, times),
             typed(data, "prompt_name", str, where),
             typed(data, "branch_name", str, where),
             typed(data, "metadata", dict, where),
         )
-        source.absent = frozenset(name for name in ("prompt_name", "branch_name", "metadata") if name not in data)
-        if "metadata" in data and data["metadata"] is None:
-            source.empty["metadata"] = None
-        node._source = source.or_none()
-        if not _NODE_FIELDS.issuperset(data):
-            node.extra = {name: value for name, value in data.items() if name not in _NODE_FIELDS}
+        if times or data.get("metadata") is None or not data.keys() >= _NODE_OPTIONAL:
+            node._source = Source(
+                absent=_NODE_OPTIONAL - data.keys(),
+                empty={"metadata": None} if "metadata" in data and data["metadata"] is None else {},
+                times=times,
+            )
+        if not known_fields.issuperset(data):
+            node.extra = {name: value for name, value in data.items() if name not in known_fields}
         return node
+
+    def check(self, where: str) -> None:
+        """See to it that what the caller set can be read again.
+
+        Raises:
+            InvalidInputError: a field has a wrong type; `where` says in which node.
+        """
+        message = self.message
+        for name, value, kinds in (
+            ("message.role", message.role, str),
+            ("message.content", message.content, (str, list, NoneType)),
+            ("message.name", message.name, (str, NoneType)),
+            ("message.tool_calls", message.tool_calls, (list, NoneType)),
+            ("message.function_call", message.function_call, (dict, NoneType)),
+            ("message.tool_call_id", message.tool_call_id, (str, NoneType)),
+            ("message.metadata", message.metadata, dict),
+            ("timestamp", self.timestamp, datetime),
+            ("prompt_name", self.prompt_name, (str, NoneType)),
+            ("branch_name", self.branch_name, (str, NoneType)),
+            ("metadata", self.metadata, dict),
+        ):
+            if not isinstance(value, kinds):
+                raise InvalidInputError(f"{where}.{name} cannot be a {type(value).__name__}")
 
     def _unplaced(self) -> ConversationNode:
         copy = ConversationNode(

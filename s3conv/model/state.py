@@ -289,7 +289,7 @@ class ConversationState:
         cls, data: Mapping[str, Any], tree: Tree[ConversationNode], known_fields: frozenset[str]
     ) -> ConversationState:
         """A state from what both forms have in common; fields outside of `known_fields` go to `extra`."""
-        source = Source()
+        times: dict[str, tuple[str, datetime]] = {}
         conversation_id = typed(data, "conversation_id", str, "")
         if conversation_id is None:
             raise InvalidInputError("conversation_id: expected a string, found nothing")
@@ -297,17 +297,17 @@ class ConversationState:
             conversation_id,
             tree,
             metadata=typed(data, "metadata", dict, ""),
-            created_at=read_time(data, "created_at", "", source),
-            updated_at=read_time(data, "updated_at", "", source),
+            created_at=read_time(data, "created_at", "", times),
+            updated_at=read_time(data, "updated_at", "", times),
             schema_version=data["schema_version"],
             extra={name: value for name, value in data.items() if name not in known_fields},
         )
-        if data.get("metadata") is None:
-            if "metadata" in data:
-                source.empty["metadata"] = None
-            else:
-                source.absent = frozenset(("metadata",))
-        state._source = source.or_none()
+        if times or data.get("metadata") is None:
+            state._source = Source(
+                absent=frozenset(("metadata",)) - data.keys(),
+                empty={"metadata": None} if "metadata" in data and data["metadata"] is None else {},
+                times=times,
+            )
         return state
 
     # --- copying and comparing --------------------------------------------------------------------------------
@@ -363,21 +363,14 @@ def grow_tree(
     Raises:
         InvalidInputError: some nodes cannot be reached from the root.
     """
-    children: list[list[int]] = [[] for _ in nodes]
+    places = [Tree(node) for node in nodes]
     for position in order:
         parent = parents[position]
         if parent is not None:
-            children[parent].append(position)
-    places = [Tree(node) for node in nodes]
-    waiting, reached = [root], 1
-    while waiting:
-        position = waiting.pop()
-        for child in children[position]:
-            places[position].add_child(places[child])
-        waiting.extend(children[position])
-        reached += len(children[position])
-    if reached != len(nodes):
-        lost = [n for n, place in enumerate(places) if place.parent is None and n != root]
+            places[parent].adopt(places[position])
+    if sum(1 for _ in places[root].walk()) != len(nodes):
+        reached = {id(place) for place in places[root].walk()}
+        lost = [n for n, place in enumerate(places) if id(place) not in reached]
         raise InvalidInputError(
             f"nodes[{lost[0]}] is not reached from the root nodes[{root}] ({len(lost)} such): an edge is missing, or a "
             "cycle cuts it off"

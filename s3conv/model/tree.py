@@ -109,10 +109,14 @@ class Tree(Generic[D]):
                 del child._parent._children[child.sibnum]
         else:
             child = Tree(node_or_data)
+        self.adopt(child)
+        return child
+
+    def adopt(self, child: Tree[D]) -> None:
+        """Append a node that has no parent. Whoever calls it sees to it that no cycle arises; `add_child` does."""
         child._parent = self
         child._position = len(self._children)
         self._children.append(child)
-        return child
 
     def arrange_children(self, children: list[Tree[D]]) -> None:
         """Make these nodes the children, in this order. None of them may be above this one."""

@@ -8,7 +8,8 @@ any other key with `InvalidInputError` before it does I/O; no key can reach outs
 
 **Consistency.** A `get`, `head` or `list` that begins after a `put` or `delete` returned sees it. A `put` is atomic:
 a reader sees all of the old body or all of the new one. With `if_match` or `if_none_match` the comparison and the
-write are one step: of any number of concurrent writers naming one ETag, exactly one wins.
+write are one step: of any number of concurrent writers naming one ETag, exactly one wins. That holds for bodies that
+differ, as all of s3conv's do (each has its write id): an ETag may be a hash, which an identical body does not change.
 
 **Answers.** Only "the key is not there" gives None. `PreconditionFailed` and every other `StoreError` except
 `UnavailableError` mean that a write was *not* applied; after `UnavailableError` it may have been, now or later.

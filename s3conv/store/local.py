@@ -205,9 +205,9 @@ class LocalStore:
         try:
             return os.open(part, _FOLDER, dir_fd=folder)
         except FileNotFoundError:
-            if make:
-                self._synced.discard(path)
-                raise
+            if make and path in self._synced:
+                self._synced.discard(path)  # Somebody removed it since.
+                return self._enter(folder, path, part, make)
             return None
         except NotADirectoryError:
             if stat.S_ISLNK(os.lstat(part, dir_fd=folder).st_mode):
@@ -317,7 +317,7 @@ def _temporary(folder: int, body: bytes) -> Generator[tuple[str, int]]:
 def _sweep(folder: int) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # Gone, or another user's.
                 if time.time() - entry.stat(follow_symlinks=False).st_mtime > _TEMPORARY_KEPT:
                     os.unlink(entry.name, dir_fd=folder)
 

@@ -110,7 +110,8 @@ def translate(error: Exception, operation: str, where: str) -> StorageError | No
 
 def refused(code: str, message: str, operation: str, where: str, status: int = 0) -> StorageError:
     """The error for S3's `code` and `message`, from a whole answer (`status`) or from one key's line in one (0)."""
-    said = f"{where}: {operation} was answered {status or ''} {code}".replace("  ", " ")
+    answer = " ".join(dict.fromkeys(part for part in (str(status or ""), code) if part))
+    said = f"{where}: {operation} was answered {answer or 'nothing'}"
     said += f" ({message.rstrip('.')})" if message else ""
     if code in _BUCKET_CODES:
         return BucketNotFoundError(f"{said}: check the bucket's name, the region and the endpoint")
@@ -137,7 +138,9 @@ def refused(code: str, message: str, operation: str, where: str, status: int = 0
             f"{said}: check the policy of the credentials in use. S3 also answers 403 for a key that is not there when "
             f"they may not list the bucket (s3:ListBucket)"
         )
-    if 300 <= status < 400 or code in _REGION_CODES or (status == 400 and operation == "head_object"):
+    if status == 400 and operation == "head_object":
+        return StoreError(f"{said}, and a HEAD is not told why: is the bucket in another region, or a token expired?")
+    if 300 <= status < 400 or code in _REGION_CODES:
         return StoreError(f"{said}: is the bucket in another region? Name its region, or its endpoint")
     return StoreError(said)
 

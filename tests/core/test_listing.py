@@ -228,9 +228,8 @@ def test_times_compare_as_instants_however_they_are_given(archive: Archive) -> N
 
 
 def test_metadata_keys_match_exactly_first_and_then_as_a_path(archive: Archive) -> None:
-    archive.save_many(
-        [start("path", a={"b": 1}), start("exact", **{"a.b": 2}), start("both", **{"a.b": 2, "a": {"b": 1}})]
-    )
+    exact: Any = {"a.b": 2}
+    archive.save_many([start("path", a={"b": 1}), start("exact", **exact), start("both", **exact, a={"b": 1})])
     assert ids(archive, where={"metadata.a.b": 1}) == ["path"]
     assert ids(archive, where={"metadata.a.b": 2}, order="conversation_id") == ["both", "exact"]
 

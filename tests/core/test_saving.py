@@ -562,6 +562,10 @@ def test_delete_wins_over_a_save_that_came_between(archive: Archive, store: Scri
         (lambda state: state.metadata.update(x=float("nan")), "JSON"),
         (lambda state: state.metadata.update(x="\ud800"), "surrogate"),
         (lambda state: state.metadata.update(x={1, 2}), "set"),
+        (lambda state: setattr(state, "metadata", None), "metadata cannot be a NoneType"),
+        (lambda state: setattr(state.message_tree.data.message, "content", 5), r"nodes\[0\].message.content cannot be"),
+        (lambda state: setattr(state.message_tree.data.message, "role", None), "message.role cannot be"),
+        (lambda state: setattr(state.message_tree.data, "branch_name", 1), "branch_name cannot be a int"),
     ],
 )
 def test_a_state_that_cannot_be_stored_is_refused_before_anything_is_written(
