@@ -110,6 +110,9 @@ OF_THE_COMMAND_LINE = {
 }
 
 
+OF_NOBODY = {"eval", "exec"}
+
+
 def test_only_the_command_line_prints_or_reads_the_environment() -> None:
     wrong = []
     for path, part in modules():

@@ -19,9 +19,10 @@ from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_j
 from s3conv.format.entry import MISSING, Entry, entry_of, index_time, lookup, partition_of
 from s3conv.format.keys import check_id
 from s3conv.format.support import FORMAT, check_format
+from s3conv.model.joining import grow_tree
 from s3conv.model.message import NODE_FIELDS, ConversationNode
 from s3conv.model.schema import SCHEMA_VERSION, migrate
-from s3conv.model.state import ConversationState, grow_tree
+from s3conv.model.state import ConversationState
 
 LINEAGE = 16
 """How many write ids a document keeps: as many later writes may hide ours before its outcome is unknown."""

@@ -7,11 +7,12 @@ faster. Nothing is dropped silently: a node list that is not exactly one tree is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.model.joining import find_root, grow_tree, read_edges, read_ids, read_list
 from s3conv.model.message import Content, ConversationNode, LLMMessage, Source, read_time, typed, utcnow
 from s3conv.model.schema import SCHEMA_VERSION, migrate
 from s3conv.model.tree import Tree, calculate_node_id, get_node_by_id
@@ -260,21 +261,14 @@ class ConversationState:
         if not isinstance(data, Mapping):
             raise InvalidInputError(f"a conversation is an object, found {type(data).__name__}")
         data = migrate(data)
-        nodes = _list(data, "nodes")
-        ids: dict[str, int] = {}
-        for position, node in enumerate(nodes):
-            node_id = node.get("node_id") if isinstance(node, Mapping) else None
-            if not isinstance(node_id, str):
-                raise InvalidInputError(f"nodes[{position}]: expected an object with a string node_id")
-            if node_id in ids:
-                raise InvalidInputError(f"nodes[{position}]: node_id {node_id!r} is that of nodes[{ids[node_id]}] too")
-            ids[node_id] = position
-        parents, order = _read_edges(_list(data, "edges"), ids)
+        nodes = read_list(data, "nodes")
+        ids = read_ids(nodes)
+        parents, order = read_edges(read_list(data, "edges"), ids)
         places = grow_tree(
             [ConversationNode.from_dict(node, f"nodes[{n}].") for n, node in enumerate(nodes)],
             parents,
             order,
-            _root(nodes, ids, parents),
+            find_root(list(ids), parents),
         )
         state = cls.from_fields(data, places[0].root, _STATE_FIELDS)
         current = typed(data, "current_node_id", str, "")
@@ -341,85 +335,3 @@ def get_messages_for_llm(tree: Tree[ConversationNode], node_id: str) -> list[LLM
     """The messages from the root to a node; empty if there is no such node."""
     node = get_node_by_id(tree, node_id)
     return [step.data.message for step in node.get_path()] if node is not None else []
-
-
-def grow_tree(
-    nodes: Sequence[ConversationNode],
-    parents: Sequence[int | None],
-    order: Sequence[int],
-    root: int,
-) -> list[Tree[ConversationNode]]:
-    """Join nodes into one tree.
-
-    Args:
-        nodes: what each place holds.
-        parents: for each node the position of its parent; None for the root only.
-        order: the positions of all but the root, in the order in which siblings follow one another.
-        root: the position of the root.
-
-    Returns:
-        The tree node of each position.
-
-    Raises:
-        InvalidInputError: some nodes cannot be reached from the root.
-    """
-    places = [Tree(node) for node in nodes]
-    for position in order:
-        parent = parents[position]
-        if parent is not None:
-            places[parent].adopt(places[position])
-    if sum(1 for _ in places[root].walk()) != len(nodes):
-        reached = {id(place) for place in places[root].walk()}
-        lost = [n for n, place in enumerate(places) if id(place) not in reached]
-        raise InvalidInputError(
-            f"nodes[{lost[0]}] is not reached from the root nodes[{root}] ({len(lost)} such): an edge is missing, or a "
-            "cycle cuts it off"
-        )
-    return places
-
-
-def _list(data: Mapping[str, Any], name: str) -> list[Any]:
-    value = data.get(name)
-    if not isinstance(value, list):
-        found = type(value).__name__ if name in data else "nothing"
-        raise InvalidInputError(f"{name}: expected a list, found {found}")
-    if name == "nodes" and not value:
-        raise InvalidInputError("nodes: expected at least one, found none")
-    return value
-
-
-def _read_edges(edges: list[Any], ids: Mapping[str, int]) -> tuple[list[int | None], list[int]]:
-    """The parent of each node, and the order in which the edges name their children."""
-    parents: list[int | None] = [None] * len(ids)
-    order = []
-    for number, edge in enumerate(edges):
-        if not isinstance(edge, list) or len(edge) != 2 or not all(isinstance(end, str) for end in edge):
-            raise InvalidInputError(f"edges[{number}]: expected [parent node_id, child node_id]")
-        for end in edge:
-            if end not in ids:
-                raise InvalidInputError(f"edges[{number}]: {end!r} names no node")
-        parent, child = ids[edge[0]], ids[edge[1]]
-        if parents[child] is not None:
-            raise InvalidInputError(f"edges[{number}]: node {edge[1]!r} has a parent already")
-        parents[child] = parent
-        order.append(child)
-    return parents, order
-
-
-def _root(nodes: list[Any], ids: Mapping[str, int], parents: list[int | None]) -> int:
-    if "" in ids:
-        root = ids[""]
-        if parents[root] is not None:
-            raise InvalidInputError(f"nodes[{root}]: the root (node_id '') is the child of another node: a cycle")
-        return root
-    if len(nodes) == 1:
-        if parents[0] is not None:
-            raise InvalidInputError("nodes[0]: the only node is its own parent")
-        return 0
-    candidates = sorted({parent for parent in parents if parent is not None and parents[parent] is None})
-    if len(candidates) != 1:
-        found = ", ".join(repr(nodes[n]["node_id"]) for n in candidates) or "none"
-        raise InvalidInputError(
-            f"the root is not clear: expected one node_id '' or one parent without one, found {found}"
-        )
-    return candidates[0]
