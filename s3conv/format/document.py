@@ -187,14 +187,12 @@ def state_to_stored(state: ConversationState) -> dict[str, Any]:
     for position, place in enumerate(state.message_tree.walk()):
         positions[id(place)] = position
         place.data.check(f"{what}: nodes[{position}]")
-        fields = {_escaped(name, _NODE_OWN, place.data.extra): v for name, v in place.data.fields_to_dict().items()}
-        nodes.append(
-            fields if place.parent is None or position == 0 else {"parent": positions[id(place.parent)], **fields}
-        )
+        fields = _escaped(place.data.fields_to_dict(), _NODE_OWN, place.data.extra)
+        nodes.append(fields if position == 0 else {"parent": positions[id(place.parent)], **fields})
     current = state.get_current_node()
     if current is None or id(current) not in positions:
         raise InvalidInputError(f"{what}: current_node_id {state.current_node_id!r} names no node")
-    fields = {_escaped(name, _STATE_OWN, state.extra): value for name, value in state.fields_to_dict().items()}
+    fields = _escaped(state.fields_to_dict(), _STATE_OWN, state.extra)
     return {
         "schema_version": fields.pop("schema_version"),
         "conversation_id": state.conversation_id,
@@ -243,8 +241,14 @@ def state_from_stored(data: Mapping[str, Any]) -> ConversationState:
     return state
 
 
-def _escaped(name: str, own: frozenset[str], extra: Mapping[str, Any]) -> str:
-    return f"~{name}" if name in extra and (name in own or name.startswith("~")) else name
+def _escaped(fields: dict[str, Any], own: frozenset[str], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, with `~` before the names of unknown ones that would be taken for something else."""
+    if not extra:
+        return fields
+    return {
+        f"~{name}" if name in extra and (name in own or name.startswith("~")) else name: value
+        for name, value in fields.items()
+    }
 
 
 def _unescaped(extra: dict[str, Any], own: frozenset[str], where: str) -> dict[str, Any]:
