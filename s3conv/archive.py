@@ -92,6 +92,9 @@ class Archive(_Opened):
         racing = ThreadRunner(creation.WRITERS)
         try:
             run_sync(creation.create(archive._context, racing, partition_by, exist_ok))
+        except BaseException:
+            archive.close()
+            raise
         finally:
             racing.close()
         return archive
@@ -249,6 +252,9 @@ class AsyncArchive(_Opened):
         racing = ThreadRunner(creation.WRITERS) if archive._context.store.fan_out == 1 else TaskRunner()
         try:
             await creation.create(archive._context, racing, partition_by, exist_ok)
+        except BaseException:
+            await archive.close()
+            raise
         finally:
             racing.close()
         return archive

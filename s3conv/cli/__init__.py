@@ -1,0 +1,55 @@
+"""The `s3conv` command.
+
+Law: this package is the only place that reads the environment or prints. Results go to stdout; problems, progress and
+hints to stderr. It exits with 0 if all went well, 1 if something failed, 2 if it was called wrongly, and shows no
+traceback for what is not a fault of s3conv itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from s3conv.errors import StorageError
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    try:
+        from s3conv.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "typer"):
+            raise
+        sys.exit("s3conv: the command line needs typer and rich: install it with: pip install 's3conv[cli]'")
+    from s3conv.cli.output import complain, printable
+
+    for stream in (sys.stdout, sys.stderr):
+        # A console that lacks a character shows its number instead of ending the program.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # TextIOWrapper, but for a test's
+    try:
+        code = _run(app)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough. Without this, Python would complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except StorageError as error:
+        complain(str(error))
+        code = 1
+    except OSError as error:
+        complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else printable(str(error)))
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _run(app: object) -> int:
+    from typer import Typer
+
+    assert isinstance(app, Typer)
+    try:
+        app(prog_name="s3conv")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    return 0

@@ -1,0 +1,259 @@
+"""The commands. Each opens the archive, does one thing through `Archive` or `exchange`, and prints what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3conv import __version__
+from s3conv.cli.conditions import check_order, read_conditions
+from s3conv.cli.files import written_whole
+from s3conv.cli.opening import Target, on_archive
+from s3conv.cli.output import complain, console, entries_table, note, printable, write_bytes
+from s3conv.cli.progress import byte_progress, count_progress
+from s3conv.cli.tree import conversation_lines
+from s3conv.errors import NotFoundError
+from s3conv.exchange.importing import ImportReport, import_files
+from s3conv.exchange.jsonl import write_lines
+from s3conv.format.codec import to_json
+from s3conv.format.document import state_to_stored
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: the same on every terminal, and in docs/cli.md
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="CONDITION", help="FIELD, an operator (= != > >= < <= ^= ~=), VALUE. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"s3conv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keep LLM conversations in an object store: s3://bucket/prefix, file:///folder, or a plain path.
+
+    Options for S3 can also be given as environment variables, S3CONV_REGION for --region. Exit codes: 0 fine, 1
+    something failed, 2 wrong usage.
+    """
+
+
+@app.command()
+@on_archive
+def init(
+    target: Target,
+    partition_by: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Metadata that most lists fix (metadata.user_id); cannot be changed later."),
+    ] = None,
+) -> None:
+    """Make an archive.
+
+    The store is tried first: one that would lose updates is refused.
+
+    \b
+    Examples:
+      s3conv init s3://my-chats/prod --partition-by metadata.user_id
+      s3conv init ./chats
+    """
+    with target.create(partition_by) as archive:
+        print(f"made the archive {printable(archive.url)}")
+
+
+@app.command("import")
+@on_archive
+def import_(
+    target: Target,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to import; plain, .gz or .zip.")],
+) -> None:
+    """Import files: ChatGPT exports, OASST trees, dataknobs documents, s3conv's JSON lines.
+
+    The format is found by the content. Importing a file again changes nothing; a newer export adds what is new, and
+    what was changed in the archive stays. What cannot be read is reported on stderr as FILE: POSITION: REASON, the
+    rest is imported, and the exit code is 1.
+
+    \b
+    Examples:
+      s3conv import s3://my-chats/prod chatgpt-export.zip
+      s3conv import ./chats trees.jsonl.gz conversations.json
+    """
+    with (
+        target.open() as archive,
+        byte_progress("importing", sum(file.stat().st_size for file in files if file.is_file())) as progress,
+    ):
+        report = import_files(archive, files, progress=progress)
+    _print_report(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _print_report(report: ImportReport) -> None:
+    sys.stdout.flush()
+    for problem in report.problems:
+        print(printable(str(problem)), file=sys.stderr)
+    for original, new in report.renamed:
+        print(f"{printable(original)} is another conversation in this archive: imported as {printable(new)}")
+    members: dict[str, list[str]] = {}
+    for ignored in report.ignored:
+        members.setdefault(ignored.file, []).append(ignored.member)
+    for file, names in members.items():
+        shown = ", ".join(names[:10]) + (f" and {len(names) - 10:,} more" if len(names) > 10 else "")
+        print(f"{printable(file)}: ignored, as they hold no conversations: {printable(shown)}")
+    print(
+        f"{report.new:,} new, {report.updated:,} updated, {report.unchanged:,} unchanged, "
+        f"{len(report.renamed):,} under a new id, {len(report.problems):,} could not be read"
+    )
+
+
+@app.command("list")
+@on_archive
+def list_(
+    target: Target,
+    where: Where = None,
+    order: Annotated[str, typer.Option(metavar="FIELD", help="Field to sort by; -FIELD descending.")] = "-updated_at",
+    limit: Annotated[int, typer.Option(min=0, help="Conversations to list; 0 for all.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="Conversations to skip.")] = 0,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on after the page that named this cursor.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Only say how many there are.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List conversations, newest first.
+
+    Fields: conversation_id, created_at, updated_at, message_count, branch_count, size, metadata.<path>. Operators: =
+    != > >= < <= ^= (begins with) ~= (contains). Values of metadata are numbers, true, false, null or "quoted text" if
+    they look so, else text: 5 is a number, '"5"' is text. Times are ISO 8601. Several conditions must all be met.
+
+    \b
+    Examples:
+      s3conv list ./chats --where 'metadata.user_id=alice' --where 'updated_at>=2026-01-01'
+      s3conv list ./chats --where 'metadata.title~=invoice' --order created_at
+      s3conv list ./chats --limit 0 --json | jq -r .conversation_id
+    """
+    conditions = read_conditions(where)
+    check_order(order)
+    with target.open() as archive:
+        if count:
+            print(archive.count(conditions))
+            return
+        page = archive.list(conditions, order, limit or sys.maxsize, offset, after)
+    if as_json:
+        for entry in page.items:
+            write_bytes(to_json(entry.to_dict(), "an entry") + b"\n")
+    elif page.items:
+        console().print(entries_table(page.items))
+    else:
+        note("no conversations")
+    if page.next is not None:
+        note(f"more: --after {page.next}")
+
+
+@app.command()
+@on_archive
+def show(
+    target: Target,
+    conversation_id: Annotated[str, typer.Argument(metavar="ID", help="The conversation.")],
+    full: Annotated[bool, typer.Option("--full", help="Whole messages, not only their first lines.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a conversation with its branches; * marks the messages that lead to the current one.
+
+    With --json: the conversation in its stored form, on one line.
+
+    \b
+    Examples:
+      s3conv show ./chats haiku-workshop
+      s3conv show ./chats haiku-workshop --json | jq '.nodes[].message.role'
+    """
+    with target.open() as archive:
+        state = archive.load(conversation_id)
+    if state is None:
+        raise NotFoundError(f"conversation {conversation_id!r} is not in {archive.url}: see `s3conv list`")
+    if as_json:
+        write_bytes(to_json(state_to_stored(state), f"conversation {conversation_id!r}") + b"\n")
+        return
+    out = console()
+    for line in conversation_lines(state, full):
+        out.print(line)
+
+
+@app.command()
+@on_archive
+def export(
+    target: Target,
+    where: Where = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is the standard output.")
+    ] = "-",
+) -> None:
+    """Export conversations as JSON lines, oldest first; `s3conv import` reads them.
+
+    FILE appears when it is complete; if anything fails, what was there before stays.
+
+    \b
+    Examples:
+      s3conv export s3://my-chats/prod -o chats.jsonl
+      s3conv export ./chats --where 'metadata.user_id=alice' | gzip > alice.jsonl.gz
+    """
+    conditions = read_conditions(where)
+    with target.open() as archive:
+        if output == "-":
+            sys.stdout.flush()
+            write_lines(archive, sys.stdout.buffer, conditions)
+            sys.stdout.buffer.flush()
+            return
+        total = archive.count(conditions) if sys.stderr.isatty() else None
+        with count_progress("exporting", total) as progress, written_whole(output) as file:
+            written = write_lines(archive, file, conditions, progress)
+    note(f"{written:,} conversation{'s' * (written != 1)} written to {output}")
+
+
+@app.command()
+@on_archive
+def delete(
+    target: Target,
+    conversation_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The conversations.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete conversations.
+
+    On a terminal it asks first; a script, which has named the ids, is not asked. An id that is not there is an error,
+    after the others were deleted. A bucket that keeps versions keeps what was deleted.
+
+    \b
+    Examples:
+      s3conv delete ./chats support-4711
+      s3conv delete --yes s3://my-chats/prod support-4711 haiku-workshop
+    """
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in conversation_ids)
+    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {printable(names)}?", err=True):
+        raise typer.Exit(1)
+    missing = False
+    with target.open() as archive:
+        for conversation_id in dict.fromkeys(conversation_ids):
+            if archive.delete(conversation_id):
+                print(f"deleted {printable(conversation_id)}")
+            else:
+                missing = True
+                complain(f"conversation {conversation_id!r} is not in {archive.url}")
+    if missing:
+        raise typer.Exit(1)

@@ -1,0 +1,86 @@
+"""`--where` and `--order`: from the text that a user writes to what `Archive.list` takes.
+
+Law: a condition that cannot be used is wrong usage, found before any request is made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from typer import BadParameter
+
+from s3conv.errors import InvalidInputError
+from s3conv.format.filters import parse_order, parse_where
+
+_CONDITION = re.compile(r"([^=!<>^~]+)(>=|<=|!=|\^=|~=|=|>|<)(.*)", re.DOTALL)
+_OPERATORS = {
+    "=": "eq",
+    "!=": "ne",
+    ">": "gt",
+    ">=": "gte",
+    "<": "lt",
+    "<=": "lte",
+    "^=": "prefix",
+    "~=": "contains",
+}
+_NUMBERS = ("message_count", "branch_count", "size")
+
+
+def read_conditions(texts: list[str] | None) -> dict[str, Any]:
+    """The filter that several `--where` make together.
+
+    Raises:
+        BadParameter: one of them cannot be used.
+    """
+    where: dict[str, dict[str, Any]] = {}
+    for text in texts or ():
+        match = _CONDITION.fullmatch(text)
+        if match is None:
+            raise BadParameter(f"{text!r}: expected FIELD, one of {' '.join(_OPERATORS)}, VALUE", param_hint="--where")
+        field, sign, value = match[1].strip(), match[2], match[3].strip()
+        conditions = where.setdefault(field, {})
+        if _OPERATORS[sign] in conditions:
+            raise BadParameter(f"{text!r}: there is a condition with {sign} on {field} already", param_hint="--where")
+        conditions[_OPERATORS[sign]] = _value(field, sign, value)
+    result = {field: ops["eq"] if list(ops) == ["eq"] else ops for field, ops in where.items()}
+    try:
+        parse_where(result)
+    except InvalidInputError as error:
+        raise BadParameter(str(error), param_hint="--where") from None
+    return result
+
+
+def check_order(order: str) -> str:
+    """The order, if it is one.
+
+    Raises:
+        BadParameter: it is none.
+    """
+    try:
+        parse_order(order)
+    except InvalidInputError as error:
+        raise BadParameter(str(error), param_hint="--order") from None
+    return order
+
+
+def _value(field: str, sign: str, text: str) -> Any:
+    if field in _NUMBERS:
+        try:
+            return int(text)
+        except ValueError:
+            raise BadParameter(f"{field}{sign}{text}: {field} is a whole number", param_hint="--where") from None
+    if not field.startswith("metadata."):
+        return text
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(value, str) or (sign not in ("^=", "~=") and not isinstance(value, dict | list)):
+        return value
+    return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,0 +1,118 @@
+"""What every command shares: the archive's URL, the options for S3, and from them an archive.
+
+Law: the environment is read here and nowhere else, through these options (`S3CONV_…`); the AWS SDK reads its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from s3conv.archive import Archive
+from s3conv.errors import CredentialsError
+from s3conv.store import StoreOptions
+
+_URL = Annotated[
+    str, typer.Argument(metavar="URL", help="The archive: s3://bucket/prefix, file:///folder, or a plain path.")
+]
+_S3_OPTIONS: dict[str, Any] = {
+    "endpoint_url": Annotated[
+        str | None,
+        typer.Option(envvar="S3CONV_ENDPOINT_URL", metavar="URL", help="Address of an S3 store that is not AWS."),
+    ],
+    "region": Annotated[str | None, typer.Option(envvar="S3CONV_REGION", metavar="NAME", help="Region of the bucket.")],
+    "profile": Annotated[
+        str | None, typer.Option(envvar="S3CONV_PROFILE", metavar="NAME", help="Profile of the AWS configuration.")
+    ],
+    "addressing_style": Annotated[
+        Literal["auto", "path", "virtual"] | None,
+        typer.Option(envvar="S3CONV_ADDRESSING_STYLE", help="How the bucket's name is sent to the store."),
+    ],
+    "kms_key_id": Annotated[
+        str | None,
+        typer.Option(envvar="S3CONV_KMS_KEY_ID", metavar="ID", help="Write objects with SSE-KMS and this key."),
+    ],
+    "expected_bucket_owner": Annotated[
+        str | None,
+        typer.Option(
+            envvar="S3CONV_EXPECTED_BUCKET_OWNER", metavar="ACCOUNT", help="Refuse a bucket of another account."
+        ),
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The archive that a command is about."""
+
+    url: str
+    options: StoreOptions
+
+    def open(self) -> Archive:
+        """The archive that is there."""
+        return Archive.open(self.url, **self.options)
+
+    def create(self, partition_by: str | None) -> Archive:
+        """A new archive."""
+        return Archive.create(self.url, partition_by=partition_by, **self.options)
+
+
+def on_archive(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter is a `Target`, with the URL and the options for S3 in its place."""
+    own = inspect.signature(command, eval_str=True)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [
+        inspect.Parameter("url", kind, annotation=_URL),
+        *list(own.parameters.values())[1:],
+        *(inspect.Parameter(name, kind, default=None, annotation=_S3_OPTIONS[name]) for name in _S3_OPTIONS),
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        url = archive_url(given.pop("url"))
+        options = store_options(url, {name: given.pop(name) for name in _S3_OPTIONS})
+        command(Target(url, options), **given)
+
+    # typer reads the parameters off the function.
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # as functools.wraps does
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def archive_url(text: str) -> str:
+    """The URL that is meant: itself, or `file://` and the absolute path.
+
+    Raises:
+        BadParameter: it is empty, or looks like a URL with a slash missing.
+    """
+    if "://" in text:
+        return text
+    if not text or text.partition(":")[0] in ("s3", "file", "memory"):
+        raise typer.BadParameter(f"{text!r}: expected s3://bucket/prefix, file:///folder or a path", param_hint="URL")
+    return Path(text).expanduser().absolute().as_uri()
+
+
+def store_options(url: str, given: dict[str, Any]) -> StoreOptions:
+    """What `Archive.open` is told: for S3 what was given; for other stores nothing, as the environment may hold it."""
+    if not url.startswith("s3://"):
+        return {}
+    options = {name: value for name, value in given.items() if value and name != "profile"}
+    if given.get("profile"):
+        options["session"] = _session(given["profile"])
+    return cast(StoreOptions, options)
+
+
+def _session(profile: str) -> object:
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.Session(profile_name=profile)
+    except BotoCoreError as error:
+        raise CredentialsError(f"profile {profile!r} cannot be used: {error}") from None

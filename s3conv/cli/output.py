@@ -1,0 +1,102 @@
+"""What the commands print: text made safe for a terminal, tables, sizes and times.
+
+Law: whatever comes out of a conversation, an id or a file's name passes through `printable` before it reaches a
+terminal, and never through rich's markup.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from s3conv.format.entry import Entry
+from s3conv.model.message import as_utc
+
+# Controls of C0 and C1, and what changes the direction or the lines of text: they could hide or forge what is shown.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_WIDE = 10_000
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """The text with everything that a terminal would act on spelled out; newlines and tabs too, unless `lines`."""
+    if lines:
+        text = text.replace("\r\n", "\n")
+    safe = _UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    return safe.expandtabs(4) if lines else safe.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def complain(message: str) -> None:
+    """One message on stderr, marked as ours."""
+    print(f"s3conv: {printable(message)}", file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """A line on stderr that is neither a result nor a problem."""
+    print(printable(message), file=sys.stderr)
+
+
+def write_bytes(data: bytes) -> None:
+    """Write to stdout as it is, whatever its encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+
+
+def console() -> Console:
+    """Where tables and trees go. In a pipe nothing is cut to a width that nobody has."""
+    width = None if sys.stdout.isatty() else _WIDE
+    return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def short_time(time: datetime) -> str:
+    """A time in UTC, to the minute."""
+    return as_utc(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def short_size(size: int) -> str:
+    """A number of bytes, to three digits."""
+    value = float(size)
+    for unit in ("B", "KB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+
+def crop(text: str, width: int) -> str:
+    """The text, or its beginning and "…"."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def entries_table(entries: Iterable[Entry]) -> Table:
+    """A list of conversations, for people."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("conversation", overflow="fold")
+    table.add_column("updated (UTC)", no_wrap=True)
+    table.add_column("messages", justify="right")
+    table.add_column("branches", justify="right")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=60)
+    for entry in entries:
+        table.add_row(
+            Text(printable(entry.conversation_id)),
+            short_time(entry.updated_at),
+            f"{entry.message_count:,}",
+            f"{entry.branch_count:,}",
+            short_size(entry.size),
+            Text(crop(title_of(entry.metadata), 60)),
+        )
+    return table
+
+
+def title_of(metadata: dict[str, Any]) -> str:
+    """The title of a conversation, on one line; "" if it has none."""
+    title = metadata.get("title")
+    return printable(" ".join(title.split())) if isinstance(title, str) else ""

@@ -1,0 +1,229 @@
+"""Importing files into an archive: read, merge with what is there, save what is new or changed.
+
+Law: a chunk of conversations at a time, so that memory does not grow with the files. What cannot be read or saved is
+in the report and the rest goes on; only what would fail for every conversation (no access, no bucket, no archive) is
+raised. Two conversations that share an id by accident both arrive: the second under an id that its first message gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from os import PathLike
+from typing import Literal
+
+from s3conv.archive import Archive
+from s3conv.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    CredentialsError,
+    IndexDamagedError,
+    NotFoundError,
+    PartialSaveError,
+    StorageError,
+    UnavailableError,
+)
+from s3conv.exchange.found import Found, Ignored, Problem
+from s3conv.exchange.merging import identity_name, is_same, merge_import
+from s3conv.exchange.provenance import note_import
+from s3conv.exchange.reading import Item, read_conversations
+from s3conv.model.state import ConversationState
+
+Outcome = Literal["new", "updated", "unchanged", "renamed", "failed"]
+
+CHUNK = 500
+"""Conversations that are loaded, merged and saved together."""
+
+_FATAL = (
+    AccessDeniedError,
+    BucketNotFoundError,
+    CredentialsError,
+    IndexDamagedError,
+    NotFoundError,
+    UnavailableError,
+)
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of the conversations of an import.
+
+    `new`, `updated`, `unchanged` and `renamed` (new, under an id of ours because theirs is another conversation's)
+    count conversations of the archive; `read` counts what the files hold, where one may be there in several versions.
+    """
+
+    read: int = 0
+    new: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes each time that some of the files were read."""
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """One conversation of a chunk: all that the files say of it, merged, and where they say it."""
+
+    state: ConversationState
+    found: list[Found]
+    outcome: Outcome = "new"
+
+
+def import_files(
+    archive: Archive, paths: Iterable[str | PathLike[str]], *, progress: Progress = lambda read: None
+) -> ImportReport:
+    """Import files of conversations.
+
+    Args:
+        archive: where they go.
+        paths: of the files, in any format that `read_conversations` knows.
+        progress: see `Progress`.
+
+    Returns:
+        What was imported, and what could not be.
+
+    Raises:
+        StorageError: the archive as a whole cannot be used. What was saved before stays; import again to go on.
+    """
+    report = ImportReport()
+    items = (item for path in paths for item in read_conversations(path, progress))
+    while chunk := list(islice(_found(items, report), CHUNK)):
+        report.read += len(chunk)
+        _import_chunk(archive, chunk, report)
+    return report
+
+
+def _found(items: Iterator[Item], report: ImportReport) -> Iterator[Found]:
+    for item in items:
+        if isinstance(item, Found):
+            yield item
+        elif isinstance(item, Problem):
+            report.problems.append(item)
+        else:
+            report.ignored.append(item)
+
+
+def _import_chunk(archive: Archive, chunk: list[Found], report: ImportReport) -> None:
+    done: dict[str, _Gathered] = {}
+    strangers = _place(archive, _gather(chunk), report, done)
+    for each in strangers:
+        original = each.state.conversation_id
+        each.state.metadata["source_conversation_id"] = original
+        each.state.conversation_id = f"{original}~{identity_name(each.state)}"
+        each.outcome = "renamed"
+    _place(archive, _by_id(strangers), report, done)
+    _save(archive, [each for each in done.values() if each.outcome != "unchanged"], report)
+    for each in done.values():
+        match each.outcome:
+            case "new":
+                report.new += 1
+            case "updated":
+                report.updated += 1
+            case "unchanged":
+                report.unchanged += 1
+            case "renamed":
+                report.renamed.append((str(each.state.metadata["source_conversation_id"]), each.state.conversation_id))
+
+
+def _gather(chunk: list[Found]) -> dict[str, list[_Gathered]]:
+    """The conversations of a chunk by id, versions of one merged; more than one under an id if they are unlike."""
+    groups: dict[str, list[_Gathered]] = {}
+    for found in chunk:
+        if found.foreign:
+            note_import(found.state)
+        group = groups.setdefault(found.state.conversation_id, [])
+        same = next((each for each in group if is_same(each.state, found.state)), None)
+        if same is None:
+            group.append(_Gathered(found.state, [found]))
+        else:
+            merge_import(same.state, found.state)
+            same.found.append(found)
+    return groups
+
+
+def _by_id(gathered: list[_Gathered]) -> dict[str, list[_Gathered]]:
+    groups: dict[str, list[_Gathered]] = {}
+    for each in gathered:
+        groups.setdefault(each.state.conversation_id, []).append(each)
+    return groups
+
+
+def _place(
+    archive: Archive, groups: dict[str, list[_Gathered]], report: ImportReport, done: dict[str, _Gathered]
+) -> list[_Gathered]:
+    """Merge each conversation with the archived one of its id, into `done`; return those that are other ones."""
+    strangers = []
+    for conversation_id, archived in _load(archive, list(groups)):
+        for each in groups[conversation_id]:
+            if isinstance(archived, StorageError):
+                report.problems.append(_problem(each, archived))
+            elif archived is None:
+                archived, done[conversation_id] = each.state, each
+            elif not is_same(archived, each.state):
+                strangers.append(each)
+            elif conversation_id in done:
+                if merge_import(archived, each.state) and done[conversation_id].outcome == "unchanged":
+                    done[conversation_id].outcome = "updated"
+            else:
+                each.outcome = "updated" if merge_import(archived, each.state) else "unchanged"
+                each.state, done[conversation_id] = archived, each
+    return strangers
+
+
+def _load(archive: Archive, ids: list[str]) -> Iterator[tuple[str, ConversationState | StorageError | None]]:
+    """The archived conversations; one that cannot be loaded gives its error."""
+    loaded = 0
+    try:
+        for state in archive.load_many(ids):
+            yield ids[loaded], state
+            loaded += 1
+        return
+    except _FATAL:
+        raise
+    except StorageError:
+        pass  # which one it was shows below
+    for conversation_id in ids[loaded:]:
+        try:
+            yield conversation_id, archive.load(conversation_id)
+        except _FATAL:
+            raise
+        except StorageError as error:
+            yield conversation_id, error
+
+
+def _save(archive: Archive, gathered: list[_Gathered], report: ImportReport) -> None:
+    """Save all that can be saved; what cannot be is a problem."""
+    failed: dict[str, StorageError] = {}
+    try:
+        archive.save_many([each.state for each in gathered], on_conflict="merge")
+    except PartialSaveError as error:
+        failed = error.failed
+    except _FATAL:
+        raise
+    except StorageError:
+        # Refused as a whole, because of one: which one shows when each is saved alone.
+        for each in gathered:
+            try:
+                archive.save(each.state, on_conflict="merge")
+            except _FATAL:
+                raise
+            except StorageError as error:
+                failed[each.state.conversation_id] = error
+    for each in gathered:
+        reason = failed.get(each.state.conversation_id)
+        if isinstance(reason, _FATAL):
+            raise reason
+        if reason is not None:
+            report.problems.append(_problem(each, reason))
+            each.outcome = "failed"
+
+
+def _problem(each: _Gathered, error: StorageError) -> Problem:
+    found = each.found[-1]
+    return Problem(found.file, found.position, str(error))

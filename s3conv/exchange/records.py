@@ -1,0 +1,198 @@
+"""From a stream of bytes to the JSON texts in it: lines, the items of a list, or the one value that it is.
+
+Law: a text that is broken is reported by itself, and the next one is still found. For that, the items of a list are
+told apart by their brackets and strings alone, before any is decoded. One text of more than `MAX_BYTES` is never held
+in memory; a stream of any length is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from s3conv.exchange.sources import Stream
+from s3conv.format.codec import MAX_BYTES
+
+_CHUNK = 1 << 20
+_PEEK = 10
+"""How many lines may be broken at the start of JSON lines that are to be recognized as such."""
+
+_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_INSIDE = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+_BETWEEN = re.compile(rb'(?:[^"{}\[\],]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+"""Whole strings and what is between: up to the next bracket (or comma between items), or a string that is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One JSON text and its position; or, with a `reason`, why there is none."""
+
+    position: str
+    data: bytes
+    reason: str | None = None
+
+
+def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
+    """The JSON texts of a stream, in order."""
+    blank_lines = 0
+    while True:
+        head = stream.read(_CHUNK)
+        if not head:
+            yield Piece("", b"", "is empty")
+            return
+        head = head.removeprefix(b"\xef\xbb\xbf")
+        start = head.lstrip()
+        if start:
+            break
+        blank_lines += head.count(b"\n")
+    chunks = chain((head,), iter(lambda: stream.read(_CHUNK), b""))
+    if start.startswith(b"["):
+        yield from _items(chunks, limit)
+    else:
+        yield from _lines_or_one(chunks, blank_lines + 1, limit)
+
+
+def _lines_or_one(chunks: Iterator[bytes], first: int, limit: int) -> Iterator[Piece]:
+    lines = _lines(chunks, first, limit)
+    seen: list[tuple[int, bytes | None]] = []
+    texts = 0
+    for number, line in lines:
+        seen.append((number, line))
+        if (not texts and line is None) or (line is not None and line.startswith(b"{") and _is_object(line)):
+            break
+        texts += line is None or bool(line.strip())
+        if texts == _PEEK or line is None:
+            yield _whole(chain(seen, lines), limit)
+            return
+    else:
+        yield _whole(iter(seen), limit)
+        return
+    for number, line in chain(seen, lines):
+        if line is None:
+            yield Piece(f"line {number}", b"", _too_long(limit))
+        elif line and not line.isspace():
+            yield Piece(f"line {number}", line)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _whole(lines: Iterator[tuple[int, bytes | None]], limit: int) -> Piece:
+    parts: list[bytes] = []
+    size = 0
+    for _, line in lines:
+        size += limit + 1 if line is None else len(line) + 1
+        if size > limit:
+            return Piece("", b"", _too_long(limit))
+        parts.append(line or b"")
+    return Piece("", b"\n".join(parts))
+
+
+def _lines(chunks: Iterator[bytes], number: int, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """The lines with their numbers; None for one that is too long."""
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield number, (b"".join((*parts, end)) if size + len(end) <= limit else None)
+            parts.clear()
+            size, number = 0, number + 1
+        size += len(rest)
+        if size <= limit:
+            parts.append(rest)
+        else:
+            parts.clear()
+    if size:
+        yield number, (b"".join(parts) if size <= limit else None)
+
+
+def _items(chunks: Iterator[bytes], limit: int) -> Iterator[Piece]:
+    """The items of the list that `chunks` begin with."""
+    scan = _Scan(limit)
+    for chunk in chunks:
+        yield from scan.feed(chunk)
+        if scan.depth == 0 and scan.index is not None:
+            if scan.buffer.strip() or any(part.strip() for part in chunks):
+                yield Piece("after the list", b"", "expected the end of the file, found more")
+            return
+    yield Piece(f"[{scan.index or 0}]", b"", "the file ends in the middle of the list")
+
+
+class _Scan:
+    """Where in a list the reading is: `index` of the item, `depth` of brackets, the item's bytes in `buffer`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.buffer = bytearray()
+        self.position = 0
+        self.depth = 0
+        self.index: int | None = None
+        self.in_string = False
+        self.too_long = False
+
+    def feed(self, chunk: bytes) -> Iterator[Piece]:
+        self.buffer += chunk
+        start = 0  # of the item in the buffer
+        while (token := self._next()) is not None:
+            end = self.position - 1
+            if token in b"{[":
+                self.depth += 1
+                if self.depth == 1:
+                    self.index, start = 0, self.position
+            elif token == b",":
+                yield self._piece(start, end)
+                start, self.index = self.position, (self.index or 0) + 1
+            else:
+                self.depth -= 1
+                if self.depth == 0:
+                    if self.index or self.too_long or self.buffer[start:end].strip():
+                        yield self._piece(start, end)
+                    start = self.position
+                    break
+        del self.buffer[:start]
+        self.position -= start
+        if len(self.buffer) > self.limit:
+            self.too_long = True
+            del self.buffer[: self.position]
+            self.position = 0
+
+    def _piece(self, start: int, end: int) -> Piece:
+        position = f"[{self.index}]"
+        if self.too_long or end - start > self.limit:
+            self.too_long = False
+            return Piece(position, b"", _too_long(self.limit))
+        data = bytes(self.buffer[start:end]).strip()
+        return Piece(position, data, None if data else "expected a conversation, found nothing")
+
+    def _next(self) -> bytes | None:
+        """The next bracket (or comma between items) outside of strings; None if more bytes are needed."""
+        while True:
+            if self.in_string:
+                rest = _STRING_REST.match(self.buffer, self.position)
+                self.position = rest.end() if rest is not None else self.position
+                # What stopped it is the closing quote, or a backslash whose next byte is yet to come.
+                if self.buffer[self.position : self.position + 1] != b'"':
+                    return None
+                self.in_string = False
+                self.position += 1
+            skipped = (_BETWEEN if self.depth == 1 else _INSIDE).match(self.buffer, self.position)
+            self.position = skipped.end() if skipped is not None else self.position
+            token = bytes(self.buffer[self.position : self.position + 1])
+            if not token:
+                return None
+            self.position += 1
+            if token != b'"':
+                return token
+            self.in_string = True
+
+
+def _too_long(limit: int) -> str:
+    return f"is larger than {limit:,} bytes, the most that one conversation may have"

@@ -1,0 +1,354 @@
+"""The commands, run as a user runs them: what they print, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import s3conv
+from s3conv import Archive, ConversationState
+from tests.exchange.chats import branching, chat, place, said
+
+RUN = [sys.executable, "-W", "error", "-c", "from s3conv.cli import main; main()"]
+ROOT = Path(__file__).parents[2]
+
+
+class Done(subprocess.CompletedProcess[bytes]):
+    """What a command printed, as text."""
+
+    @property
+    def out(self) -> str:
+        return self.stdout.decode()
+
+    @property
+    def err(self) -> str:
+        return self.stderr.decode()
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3CONV_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "100", **more}
+
+
+def run(*arguments: str | Path, code: int = 0, **more: Any) -> Done:
+    """Run a command in pipes; it must end with `code` and without a traceback."""
+    variables = environment(**more.pop("env", {}))
+    done = subprocess.run(
+        [*RUN, *map(str, arguments)], env=variables, capture_output=True, timeout=120, check=False,
+        **{"stdin": subprocess.DEVNULL, **more},
+    )  # fmt: skip
+    result = Done(done.args, done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in result.err, result.err
+    assert result.returncode == code, result.err
+    return result
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    """An archive with three conversations."""
+    folder = tmp_path / "chats"
+    with Archive.create(f"file://{folder}", partition_by="metadata.user_id") as archive:
+        for name, user, texts in (("one", "alice", 2), ("two", "bob", 3), ("three", "alice", 4)):
+            state = ConversationState.start(name, system="Hello", metadata={"user_id": user, "title": f"About {name}"})
+            for n in range(texts):
+                state.add_message("user", f"text {n}")
+            archive.save(state)
+    return folder
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[..., Path]:
+    def export(*conversations: Any) -> Path:
+        path = tmp_path / "export.json"
+        path.write_text(json.dumps(conversations), encoding="utf-8")
+        return path
+
+    return export
+
+
+def test_the_main_job(tmp_path: Path, export: Callable[..., Path]) -> None:
+    url = f"file://{tmp_path}/a"
+    assert run("init", url, "--partition-by", "metadata.user_id").out == f"made the archive {url}\n"
+    done = run("import", url, export(branching()))
+    assert done.out == "1 new, 0 updated, 0 unchanged, 0 under a new id, 0 could not be read\n"
+    assert done.err == ""
+    listed = run("list", url)
+    assert re.search(r"^c +1970-01-01 00:33 +5 +2 .* T *$", listed.out, re.MULTILINE)
+    assert "text of a3" in run("show", url, "c").out
+    assert len(run("export", url).out.splitlines()) == 1
+    assert run("delete", url, "c").out == "deleted c\n"
+    assert run("list", url, "--count").out == "0\n"
+
+
+def test_a_plain_path_is_a_folder(tmp_path: Path) -> None:
+    assert run("init", "chats here", cwd=tmp_path).out == f"made the archive file://{tmp_path}/chats%20here\n"
+    assert (tmp_path / "chats here" / "s3conv.json").exists()
+    assert run("list", tmp_path / "chats here", "--count").out == "0\n"
+
+
+def test_s3_with_options_and_with_the_environment(
+    s3_endpoint: str, s3_bucket: str, export: Callable[..., Path]
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+    url = f"s3://{s3_bucket}/prefix"
+    given = ("--endpoint-url", s3_endpoint, "--region", "us-east-1", "--addressing-style", "path")
+    run("init", url, *given, env=keys)
+    keys |= {"S3CONV_ENDPOINT_URL": s3_endpoint, "S3CONV_REGION": "us-east-1", "S3CONV_ADDRESSING_STYLE": "path"}
+    run("import", url, export(branching()), env=keys)
+    assert run("list", url, "--count", env=keys).out == "1\n"
+    missing = run("list", "s3://not-there-at-all/x", env=keys, code=1)
+    assert missing.err.startswith("s3conv: ")
+    assert "not-there-at-all" in missing.err
+    assert "no usable credentials" in run("list", url, *given, env={"AWS_CONFIG_FILE": "/dev/null"}, code=1).err
+    assert "profile 'nobody'" in run("list", url, *given, "--profile", "nobody", env=keys, code=1).err
+
+
+def test_options_for_s3_in_the_environment_do_not_disturb_other_archives(chats: Path) -> None:
+    assert run("list", chats, "--count", env={"S3CONV_REGION": "eu-west-1", "S3CONV_PROFILE": "nobody"}).out == "3\n"
+
+
+def test_list_filters_orders_and_pages(chats: Path) -> None:
+    def listed(*options: str) -> list[str]:
+        return [json.loads(line)["conversation_id"] for line in run("list", chats, "--json", *options).out.splitlines()]
+
+    assert listed() == ["three", "two", "one"]
+    assert listed("--order", "conversation_id") == ["one", "three", "two"]
+    assert listed("--where", "metadata.user_id=alice", "--where", "message_count>3") == ["three"]
+    assert listed("--where", "metadata.title~=two", "--where", "updated_at>2020-01-01") == ["two"]
+    assert listed("--limit", "1", "--offset", "1") == ["two"]
+    first = run("list", chats, "--limit", "2", "--json")
+    assert first.err.startswith("more: --after ")
+    assert listed("--limit", "2", "--after", first.err.split()[-1]) == ["one"]
+    assert listed("--limit", "0") == ["three", "two", "one"]
+    entry = json.loads(run("list", chats, "--where", "conversation_id=one", "--json").out)
+    assert set(entry) == {"conversation_id", "revision", "created_at", "updated_at", "schema_version", "message_count",
+                          "branch_count", "size", "metadata"}  # fmt: skip
+    nothing = run("list", chats, "--where", "metadata.user_id=carol")
+    assert (nothing.out, nothing.err) == ("", "no conversations\n")
+    assert run("list", chats, "--count", "--where", "metadata.user_id=alice").out == "2\n"
+
+
+def test_show_prints_the_stored_form(chats: Path, tmp_path: Path) -> None:
+    line = run("show", chats, "one", "--json").out
+    (tmp_path / "line").write_text(line, encoding="utf-8")
+    assert line in run("export", chats).out
+    run("init", tmp_path / "b")
+    run("import", tmp_path / "b", tmp_path / "line")
+    assert run("export", tmp_path / "b").out == line
+
+
+def test_import_reports_what_could_not_be_read(tmp_path: Path, export: Callable[..., Path]) -> None:
+    run("init", tmp_path / "a")
+    path = export(
+        branching(),
+        chat({"x": place("gone", None)}, id="bad"),
+        chat({"m": place(None, said("user", "another"))}),
+        {"\x1b[2Jkey": {"mapping": 3}},
+    )
+    done = run("import", tmp_path / "a", path, tmp_path / "none", code=1)
+    assert done.err.splitlines() == [
+        f"{path}: [1]: message 'x': its parent 'gone' is missing",
+        f"{path}: [3]: \\x1b[2Jkey: mapping: expected an object, found int",
+        f"{tmp_path}/none: cannot be read: No such file or directory",
+    ]
+    renamed, summary = done.out.splitlines()
+    assert renamed.startswith("c is another conversation in this archive: imported as c~")
+    assert summary == "1 new, 0 updated, 0 unchanged, 1 under a new id, 3 could not be read"
+
+
+def test_export_is_complete_or_absent(chats: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    done = run("export", chats, "--where", "metadata.user_id=alice", "-o", target)
+    assert (done.out, done.err) == ("", f"2 conversations written to {target}\n")
+    assert len(target.read_text(encoding="utf-8").splitlines()) == 2
+    before = target.read_bytes()
+    for document in chats.glob("conversations/*/three.json.zst"):
+        document.write_bytes(b"damaged")
+    failed = run("export", chats, "-o", target, code=1)
+    assert "three" in failed.err
+    assert target.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert run("export", chats, "-o", "/dev/null", "--where", "conversation_id=one").out == ""
+    assert "no-such-folder" in run("export", chats, "-o", tmp_path / "no-such-folder" / "x", code=1).err
+
+
+def test_delete_says_what_was_not_there(chats: Path) -> None:
+    done = run("delete", chats, "one", "nope", "one", "two", code=1)
+    assert done.out == "deleted one\ndeleted two\n"
+    assert done.err == f"s3conv: conversation 'nope' is not in file://{chats}\n"
+    assert run("list", chats, "--count").out == "1\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("unknown",),
+        ("list",),
+        ("list", "x", "--limit", "many"),
+        ("list", "x", "--where", "nonsense"),
+        ("list", "x", "--where", "unknown=1"),
+        ("list", "x", "--order", "unknown"),
+        ("list", "s3:/bucket"),
+        ("list", ""),
+        ("import", "x"),
+        ("show", "x"),
+        ("delete", "x"),
+        ("export", "x", "--bogus"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, code=2)
+    assert "Usage: s3conv" in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("init", "chats"), "there is an archive"),
+        (("list", "nowhere"), "there is no archive"),
+        (("show", "chats", "nope"), "conversation 'nope' is not in"),
+        (("list", "ftp://x"), "ftp://x"),
+        (("list", "file://host/x"), "host"),
+        (("list", "chats", "--after", "nonsense"), "cursor"),
+        (("import", "nowhere", "x"), "x"),
+        (("init", "new", "--partition-by", "user"), "user"),
+    ],
+)
+def test_errors_are_one_message(chats: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments, cwd=chats.parent, code=1)
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_damaged_document_is_named(chats: Path) -> None:
+    (document,) = chats.glob("conversations/*/one.json.zst")
+    document.write_bytes(document.read_bytes()[:-10])
+    done = run("show", chats, "one", code=1)
+    assert done.err.startswith("s3conv: ")
+    assert "one" in done.err
+
+
+def test_version_and_help() -> None:
+    assert run("--version").out == f"s3conv {s3conv.__version__}\n"
+    assert "Usage: s3conv list" in run("list", "-h").out
+
+
+def test_without_the_extra_it_says_how_to_install_it() -> None:
+    code = "import sys; sys.modules['typer'] = None; from s3conv.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "s3conv: the command line needs typer and rich: install it with: pip install 's3conv[cli]'\n"
+
+
+def test_a_pipe_that_closes_early_is_quiet(chats: Path) -> None:
+    with Archive.open(f"file://{chats}") as archive:
+        archive.save(ConversationState.start("big", system="x" * 1_000_000))
+    for command in ("export {} ", "show {} big --json", "show --full {} big", "list {}"):
+        shell = f"{' '.join(map(_quoted, RUN))} {command.format(chats)} | head -c 10 >/dev/null"
+        done = subprocess.run(["bash", "-c", shell], env=environment(), capture_output=True, timeout=60, check=False)
+        assert done.stderr == b"", command
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def test_a_console_that_lacks_characters(tmp_path: Path, export: Callable[..., Path]) -> None:
+    run("init", tmp_path / "a")
+    run("import", tmp_path / "a", export(branching(title="だし 🍲")))
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    assert "\\u3060" in run("list", tmp_path / "a", env=ascii_only).out
+    assert run("show", tmp_path / "a", "c", env=ascii_only).out
+    assert "だし" in run("list", tmp_path / "a", "--json", env=ascii_only).out
+
+
+def on_terminal(*arguments: str | Path, typed: bytes = b"") -> tuple[int, str]:
+    """Run a command on a terminal of its own; its exit code, and all that it shows."""
+    ours, theirs = pty.openpty()
+    variables = environment(TERM="xterm-256color", COLUMNS="100")
+    variables.pop("NO_COLOR", None)
+    with subprocess.Popen(
+        [*RUN, *map(str, arguments)], env=variables, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        os.write(ours, typed)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            shown += part
+    os.close(ours)
+    return child.returncode, shown.decode()
+
+
+def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, export: Callable[..., Path]) -> None:
+    run("init", tmp_path / "a")
+    path = export(*(branching(id=str(n)) for n in range(20)))
+    code, shown = on_terminal("import", tmp_path / "a", path)
+    assert code == 0
+    assert "importing" in shown
+    code, shown = on_terminal("export", tmp_path / "a", "-o", tmp_path / "out")
+    assert code == 0
+    assert "exporting" in shown
+    assert "importing" not in (done := run("import", tmp_path / "a", path)).out + done.err
+
+
+def test_delete_asks_on_a_terminal(chats: Path) -> None:
+    code, shown = on_terminal("delete", chats, "one", typed=b"n\n")
+    assert (code, run("list", chats, "--count").out) == (1, "3\n")
+    assert 'Delete "one"?' in shown
+    assert on_terminal("delete", chats, "one", typed=b"y\n")[0] == 0
+    assert on_terminal("delete", chats, "two", "--yes")[0] == 0
+    assert run("list", chats, "--count").out == "1\n"
+
+
+def test_an_interrupt_ends_it_with_130(tmp_path: Path) -> None:
+    run("init", tmp_path / "a")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [*RUN, "import", str(tmp_path / "a"), str(pipe)]
+    child = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child, pipe.open("wb", buffering=0) as end:
+        end.write(b" " * (1 << 19))  # more than a pipe holds, so that the command is in the middle of reading
+        child.send_signal(signal.SIGINT)
+        _, complaint = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert b"Traceback" not in complaint
+
+
+def test_nothing_in_a_conversation_reaches_the_terminal(tmp_path: Path, export: Callable[..., Path]) -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08[red]markup[/red]\u202eflipped"
+    run("init", tmp_path / "a")
+    message = said(
+        "user", f"first\n{evil}", 1.0, metadata={"model_slug": evil}, tool_calls=[{"function": {"name": evil}}]
+    )
+    message["author"]["name"] = evil
+    run("import", tmp_path / "a", export(chat({"m": place(None, message)}, id=evil, title=evil)))
+    for arguments in (
+        ("list", tmp_path / "a"),
+        ("show", tmp_path / "a", evil),
+        ("show", "--full", tmp_path / "a", evil),
+    ):
+        for shown in (run(*arguments).out, on_terminal(*arguments)[1]):
+            assert not set("\x07\x08\x9b\u202e") & set(shown)
+            colours = re.findall("\x1b(?:\\[[0-9;]*m)?", shown)
+            assert all(len(colour) > 1 for colour in colours)
+            assert "[red]markup[/red]" in shown.replace("\n", "").replace("\r", "")
+            assert "\\x1b[2J" in shown.replace("\n", "").replace("\r", "")
+    evil_id = run("show", tmp_path / "a", "\x1b[2J", code=1)
+    assert "\x1b" not in evil_id.err

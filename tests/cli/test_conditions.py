@@ -1,0 +1,59 @@
+"""`--where` becomes the filter that it reads as, and wrong ones are found before anything else happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from typer import BadParameter
+
+from s3conv.cli.conditions import check_order, read_conditions
+
+
+@pytest.mark.parametrize(
+    ("texts", "where"),
+    [
+        (None, {}),
+        (["metadata.user_id=alice"], {"metadata.user_id": "alice"}),
+        (["metadata.n=5"], {"metadata.n": 5}),
+        (['metadata.n="5"'], {"metadata.n": "5"}),
+        (["metadata.n=-1.5"], {"metadata.n": -1.5}),
+        (["metadata.n=true", "metadata.m=null"], {"metadata.n": True, "metadata.m": None}),
+        (["metadata.n=NaN"], {"metadata.n": "NaN"}),
+        (["metadata.n=007"], {"metadata.n": "007"}),
+        (["metadata.n=[1]"], {"metadata.n": "[1]"}),
+        (["metadata.n="], {"metadata.n": ""}),
+        (["metadata.url=https://a.example/?x=1&y>=2"], {"metadata.url": "https://a.example/?x=1&y>=2"}),
+        (["metadata.n != 5"], {"metadata.n": {"ne": 5}}),
+        (["metadata.n>=1", "metadata.n<5"], {"metadata.n": {"gte": 1, "lt": 5}}),
+        (["metadata.n>1", "metadata.n<=5"], {"metadata.n": {"gt": 1, "lte": 5}}),
+        (["metadata.n=1", "metadata.n!=5"], {"metadata.n": {"eq": 1, "ne": 5}}),
+        (["metadata.title^=5", "metadata.title~=true"], {"metadata.title": {"prefix": "5", "contains": "true"}}),
+        (["conversation_id=5"], {"conversation_id": "5"}),
+        (["conversation_id^=conv"], {"conversation_id": {"prefix": "conv"}}),
+        (["message_count>=10"], {"message_count": {"gte": 10}}),
+        (["updated_at>=2026-01-01"], {"updated_at": {"gte": "2026-01-01"}}),
+    ],
+)
+def test_conditions(texts: list[str] | None, where: dict[str, Any]) -> None:
+    assert read_conditions(texts) == where
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "metadata.x", "=5", "unknown=5", "metadata.=5", "message_count=many", "updated_at>=tomorrow", "size^=1 2"],
+)
+def test_wrong_conditions(text: str) -> None:
+    with pytest.raises(BadParameter):
+        read_conditions([text])
+
+
+def test_one_condition_twice() -> None:
+    with pytest.raises(BadParameter, match=r"there is a condition with != on metadata\.x already"):
+        read_conditions(["metadata.x!=1", "metadata.x!=2"])
+
+
+def test_orders() -> None:
+    assert check_order("-metadata.rank") == "-metadata.rank"
+    with pytest.raises(BadParameter):
+        check_order("rank")

@@ -1,0 +1,201 @@
+"""Files go into an archive: what is new, updated, unchanged, renamed and a problem, and what the archive refuses."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3conv import (
+    AccessDeniedError,
+    Archive,
+    ConversationState,
+    CorruptError,
+    InvalidInputError,
+    NotFoundError,
+    PartialSaveError,
+)
+from s3conv.exchange import importing
+from s3conv.exchange.found import Ignored
+from s3conv.exchange.importing import ImportReport, import_files
+from tests.exchange.chats import branching, chat, place, said
+from tests.exchange.shared import real_file
+from tests.exchange.test_formats import shape
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with Archive.create(f"memory://{tmp_path.name}") as made:
+        yield made
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    def write(*conversations: Any, name: str = "export.json") -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(conversations), encoding="utf-8")
+        return path
+
+    return write
+
+
+def counts(report: ImportReport) -> tuple[int, int, int, int, int]:
+    return report.new, report.updated, report.unchanged, len(report.renamed), len(report.problems)
+
+
+def loaded(archive: Archive, conversation_id: str) -> ConversationState:
+    state = archive.load(conversation_id)
+    assert state is not None
+    return state
+
+
+def test_a_newer_export_of_a_real_account(archive: Archive, tmp_path: Path) -> None:
+    full = json.loads(real_file("chatgpt/librechat_chatgpt-export.json").read_text(encoding="utf-8"))
+    older = json.loads(json.dumps(full))
+    for conversation in older:
+        *kept, last = _chain(conversation)
+        for name in (last, kept.pop()):
+            del conversation["mapping"][name]
+        conversation["mapping"][kept[-1]]["children"] = []
+        conversation["current_node"] = kept[-1]
+        conversation["update_time"] -= 100
+    del older[0]["mapping"]  # one that cannot be read this time
+    files = [tmp_path / "older.json", tmp_path / "full.json"]
+    files[0].write_text(json.dumps(older), encoding="utf-8")
+    files[1].write_text(json.dumps(full), encoding="utf-8")
+
+    assert counts(import_files(archive, files[:1])) == (1, 0, 0, 0, 1)
+    with archive.edit(full[1]["id"]) as state:
+        state.metadata["title"] = "renamed here"
+        state.add_message("user", "asked here")
+    assert counts(import_files(archive, files[1:])) == (1, 1, 0, 0, 0)
+    state = loaded(archive, full[1]["id"])
+    assert state.metadata["title"] == "renamed here"
+    current = state.get_current_node()
+    assert current is not None
+    assert current.data.message.content == "asked here"
+    messages = sum(node["message"] is not None for node in full[1]["mapping"].values())
+    assert len(shape(state)) == messages + 1
+    assert len(state.leaves()) == 2
+    for _ in range(2):
+        assert counts(import_files(archive, files[1:])) == (0, 0, 2, 0, 0)
+    assert sorted(entry.revision for entry in archive.iterate()) == [1, 3]
+
+
+def _chain(conversation: Any) -> list[str]:
+    names = [conversation["current_node"]]
+    while (parent := conversation["mapping"][names[-1]]["parent"]) is not None:
+        names.append(parent)
+    return names[::-1]
+
+
+def test_one_id_for_two_conversations(archive: Archive, write: Any) -> None:
+    one = chat({"m1": place(None, said("user", "A", 1.0))})
+    other = chat({"m1": place(None, said("user", "B", 2.0))})
+    report = import_files(archive, [write(one, other)])
+    assert counts(report) == (1, 0, 0, 1, 0)
+    ((original, new),) = report.renamed
+    assert original == "c"
+    assert new.startswith("c~")
+    assert len(new) == len("c~") + 12
+    assert loaded(archive, new).metadata["source_conversation_id"] == "c"
+    assert counts(import_files(archive, [write(one, other)])) == (0, 0, 2, 0, 0)
+    # Each alone, and the second with a message more, finds its own.
+    assert counts(import_files(archive, [write(other)])) == (0, 0, 1, 0, 0)
+    longer = chat({**other["mapping"], "m2": place("m1", said("assistant", "C", 3.0))}, update_time=3000.0)
+    assert counts(import_files(archive, [write(longer, one)])) == (0, 1, 1, 0, 0)
+    assert len(shape(loaded(archive, new))) == 2
+
+
+def test_versions_in_one_file_are_one_conversation(archive: Archive, write: Any) -> None:
+    report = import_files(archive, [write(*(branching(upto=n) for n in (3, 1, 5, 2)))])
+    assert (report.read, counts(report)) == (4, (1, 0, 0, 0, 0))
+    assert len(shape(loaded(archive, "c"))) == 5
+    assert archive.list().items[0].revision == 1
+
+
+def test_chunks_do_not_matter(archive: Archive, write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "CHUNK", 2)
+    path = write(*(branching(upto=n, id=name) for n in (1, 4, 3) for name in "abc"))
+    import_files(archive, [path])
+    before = {entry.conversation_id: entry.revision for entry in archive.iterate()}
+    assert sorted(before) == ["a", "b", "c"]
+    assert all(len(shape(loaded(archive, name))) == 4 for name in before)
+    report = import_files(archive, [path])
+    assert (report.new, report.updated) == (0, 0)
+    assert {entry.conversation_id: entry.revision for entry in archive.iterate()} == before
+
+
+def test_a_deleted_conversation_is_made_again(archive: Archive, write: Any) -> None:
+    path = write(branching())
+    import_files(archive, [path])
+    archive.delete("c")
+    assert counts(import_files(archive, [path])) == (1, 0, 0, 0, 0)
+
+
+def test_the_rest_is_imported_and_what_was_ignored_is_named(archive: Archive, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr("conversations.json", json.dumps([branching(), chat({"a": place("b", None)}, id="bad")]))
+        made.writestr("chat.html", "")
+    report = import_files(archive, [tmp_path / "none", tmp_path / "a.zip"])
+    assert counts(report) == (1, 0, 0, 0, 2)
+    assert [str(problem) for problem in report.problems] == [
+        f"{tmp_path}/none: cannot be read: No such file or directory",
+        f"{tmp_path}/a.zip: conversations.json: [1]: message 'a': its parent 'b' is missing",
+    ]
+    assert report.ignored == [Ignored(f"{tmp_path}/a.zip", "chat.html")]
+
+
+def test_an_id_that_cannot_be_stored_does_not_stop_the_rest(archive: Archive, write: Any) -> None:
+    report = import_files(archive, [write(branching(), branching(id="x" * 2000), branching(id="d"))])
+    assert counts(report) == (2, 0, 0, 0, 1)
+    assert report.problems[0].position == "[1]"
+    assert archive.count() == 2
+
+
+def test_what_fails_for_one_is_a_problem_and_for_all_an_error(
+    archive: Archive, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(branching(), branching(id="d"))
+
+    def refuse(error: Exception) -> Any:
+        def save_many(*_: Any, **__: Any) -> None:
+            raise error
+
+        return save_many
+
+    one = PartialSaveError("1 of 2", saved=["c"], failed={"d": InvalidInputError("too large")})
+    monkeypatch.setattr(archive, "save_many", refuse(one))
+    report = import_files(archive, [path])
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert str(report.problems[0]) == f"{path}: [1]: too large"
+    every = PartialSaveError("0 of 2", saved=[], failed={"c": AccessDeniedError("403"), "d": AccessDeniedError("403")})
+    for error in (every, AccessDeniedError("403")):
+        monkeypatch.setattr(archive, "save_many", refuse(error))
+        with pytest.raises(AccessDeniedError):
+            import_files(archive, [path])
+    monkeypatch.undo()
+
+    def load_many(ids: Any) -> Iterator[None]:
+        for name in ids:
+            if name == "d":
+                raise CorruptError("damaged")
+            yield None
+
+    load = archive.load
+    monkeypatch.setattr(archive, "load_many", load_many)
+    monkeypatch.setattr(
+        archive, "load", lambda name: refuse(CorruptError("d is damaged"))() if name == "d" else load(name)
+    )
+    report = import_files(archive, [path])
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert str(report.problems[0]) == f"{path}: [1]: d is damaged"
+
+
+def test_an_archive_that_is_not_there(tmp_path: Path, write: Any) -> None:
+    with Archive.open(f"memory://{tmp_path.name}-none") as none, pytest.raises(NotFoundError):
+        import_files(none, [write(branching())])
