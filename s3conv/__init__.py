@@ -26,10 +26,16 @@ from s3conv.errors import (
 )
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
-from s3conv.model.message import ConversationNode, LLMMessage
-from s3conv.model.schema import SCHEMA_VERSION
-from s3conv.model.state import ConversationState, get_messages_for_llm
-from s3conv.model.tree import Tree, calculate_node_id, get_node_by_id
+from s3conv.model import (
+    SCHEMA_VERSION,
+    ConversationNode,
+    ConversationState,
+    LLMMessage,
+    Tree,
+    calculate_node_id,
+    get_messages_for_llm,
+    get_node_by_id,
+)
 from s3conv.storage import ConversationStorage, S3ConversationStorage
 
 __version__ = "0.1.0"
