@@ -34,14 +34,31 @@ def to_json(value: object, what: str) -> bytes:
     """
     # The standard library's encoder, because faster ones write NaN as null and dates as strings without a word.
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        # Comparing is quick; only what differs (a tuple, a number as a key) is looked through.
+        if _decoder.decode(written) != value:
+            _check_keys(value)
+        return written
     except UnicodeEncodeError as error:
         reason = f"a text has the lone surrogate {error.object[error.start]!a}, which UTF-8 cannot hold"
     except RecursionError:
         reason = "values are nested too deeply"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
         reason = str(error)
     raise InvalidInputError(f"{what} cannot be written as JSON: {reason}; nothing was written")
+
+
+def _check_keys(value: object) -> None:
+    """Raise `ValueError` if two keys of one object become the same text, as 1 and "1" do: a value would be lost."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if len(json.loads(json.dumps(dict.fromkeys(one)))) < len(one):
+                raise ValueError(f"two of the keys {list(one)!r:.100} become the same text")
+            waiting.extend(one.values())
+        elif isinstance(one, list | tuple):
+            waiting.extend(one)
 
 
 def from_json(body: bytes, what: str) -> Any:
@@ -71,12 +88,33 @@ def decompress(frame: bytes, what: str, limit: int = MAX_BYTES) -> bytes:
     """
     try:
         size = zstandard.get_frame_parameters(frame).content_size
-        if size == zstandard.CONTENTSIZE_UNKNOWN:
-            size = limit
-        elif size > limit:
+        if size in (0, zstandard.CONTENTSIZE_UNKNOWN):
+            return _decompress_by_pieces(frame, what, limit)
+        if size > limit:
             raise CorruptError(f"{what} says that it holds {size:,} bytes; at most {limit:,} are read")
         return zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptError(f"{what} is not a whole zstd frame ({len(frame):,} bytes found): {error}") from None
     except MemoryError:
         raise CorruptError(f"{what} needs more memory to unpack than there is") from None
+
+
+def _decompress_by_pieces(frame: bytes, what: str, limit: int) -> bytes:
+    """The content of a frame that does not name its size (`zstd` writes such from a pipe), or claims to be empty.
+
+    The library's own way looks neither at what follows the former nor into the latter.
+    """
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    content = bytearray()
+    position = 0
+    while not decompressor.eof and position < len(frame):
+        # Small pieces: each of their bytes may hold up to 32 KiB.
+        content += decompressor.decompress(frame[position : position + 128])
+        position += 128
+        if len(content) > limit:
+            raise CorruptError(f"{what} holds more than {limit:,} bytes; at most as many are read")
+    if not decompressor.eof:
+        raise zstandard.ZstdError("the frame does not end")
+    if decompressor.unused_data or position < len(frame):
+        raise zstandard.ZstdError("something follows the frame")
+    return bytes(content)

@@ -21,16 +21,21 @@ from s3conv.format.keys import check_id
 from s3conv.format.support import FORMAT, check_format
 from s3conv.model.joining import grow_tree
 from s3conv.model.message import NODE_FIELDS, ConversationNode
-from s3conv.model.schema import SCHEMA_VERSION, migrate
+from s3conv.model.schema import SCHEMA_VERSION, check_version, migrate, shown
 from s3conv.model.state import ConversationState
 
 LINEAGE = 16
 """How many write ids a document keeps: as many later writes may hide ours before its outcome is unknown."""
 
+MAX_REVISION = 10**17
+"""Far more than anyone can count up to, and those that follow it still have the 18 digits that a log key may have."""
+
 _STATE_FIELDS = frozenset(
     ("schema_version", "conversation_id", "current", "metadata", "created_at", "updated_at", "nodes")
 )
+_STATE_ONLY = frozenset(("s3conv", "current"))
 _STATE_OWN = _STATE_FIELDS | {"s3conv", "edges", "current_node_id"}
+_NODE_ONLY = frozenset(("parent",))
 _NODE_FIELDS = NODE_FIELDS - {"node_id"} | {"parent"}
 _NODE_OWN = NODE_FIELDS | {"parent"}
 
@@ -180,8 +185,10 @@ def state_to_stored(state: ConversationState) -> dict[str, Any]:
         InvalidInputError: the state cannot be stored: it has no message, or its current node is none of its own.
     """
     what = f"conversation {check_id(state.conversation_id)!r}"
-    if not isinstance(state.metadata, dict):
-        raise InvalidInputError(f"{what}: metadata cannot be a {type(state.metadata).__name__}")
+    check_version(state.schema_version, state.conversation_id)
+    for name, kind in (("metadata", dict), ("created_at", datetime), ("updated_at", datetime)):
+        if not isinstance(value := getattr(state, name), kind):
+            raise InvalidInputError(f"{what}: {name} cannot be a {type(value).__name__}")
     positions: dict[int, int] = {}
     nodes = []
     for position, place in enumerate(state.message_tree.walk()):
@@ -196,7 +203,7 @@ def state_to_stored(state: ConversationState) -> dict[str, Any]:
     return {
         "schema_version": fields.pop("schema_version"),
         "conversation_id": state.conversation_id,
-        "current": positions[id(current)],
+        **state.current_field("current", positions[id(current)]),
         **fields,
         "nodes": nodes,
     }
@@ -223,20 +230,25 @@ def state_from_stored(data: Mapping[str, Any]) -> ConversationState:
             raise InvalidInputError(f"{where[:-1]}: expected an object, found {type(row).__name__}")
         parent = row.get("parent")
         if position == 0 and parent is not None:
-            raise InvalidInputError(f"{where}parent: the first node is the root and has none, found {parent!r}")
+            raise InvalidInputError(f"{where}parent: the first node is the root and has none, found {shown(parent)}")
         if position and (type(parent) is not int or not 0 <= parent < position):
-            raise InvalidInputError(f"{where}parent: expected a position from 0 to {position - 1}, found {parent!r}")
+            raise InvalidInputError(
+                f"{where}parent: expected a position from 0 to {position - 1}, found {shown(parent)}"
+            )
         parents.append(parent)
         node = ConversationNode.from_dict(row, where, _NODE_FIELDS)
         if node.extra:
-            node.extra = _unescaped(node.extra, _NODE_OWN, where)
+            node.extra = _unescaped(node.extra, _NODE_OWN, _NODE_ONLY, where)
         nodes.append(node)
     places = grow_tree(nodes, parents, range(1, len(nodes)), 0)
     state = ConversationState.from_fields(data, places[0], _STATE_FIELDS | {"s3conv"})
-    state.extra = _unescaped(state.extra, _STATE_OWN, "")
-    current = data.get("current", 0)
+    state.extra = _unescaped(state.extra, _STATE_OWN, _STATE_ONLY, "")
+    current = data.get("current")
+    if current is None:
+        state.set_unnamed_current("null" if "current" in data else "absent")
+        return state
     if type(current) is not int or not 0 <= current < len(places):
-        raise InvalidInputError(f"current: expected a position from 0 to {len(places) - 1}, found {current!r}")
+        raise InvalidInputError(f"current: expected a position from 0 to {len(places) - 1}, found {shown(current)}")
     state.set_current_node(places[current])
     return state
 
@@ -251,11 +263,15 @@ def _escaped(fields: dict[str, Any], own: frozenset[str], extra: Mapping[str, An
     }
 
 
-def _unescaped(extra: dict[str, Any], own: frozenset[str], where: str) -> dict[str, Any]:
+def _unescaped(extra: dict[str, Any], own: frozenset[str], only: frozenset[str], where: str) -> dict[str, Any]:
+    """The unknown fields under their own names. `only`: those of `own` that the exchange form does not have.
+
+    A `~` that no writer of ours puts there is refused: its field would clash with another once it is taken away.
+    """
     fields = {}
     for name, value in extra.items():
-        if name in own:
-            raise InvalidInputError(f"{where}{name}: the stored form has no such field")
+        if name in own or (name.startswith("~") and not name.startswith("~~") and name[1:] not in only):
+            raise InvalidInputError(f"{where}{shown(name)[1:-1]}: the stored form has no such field")
         fields[name[1:] if name.startswith("~") else name] = value
     return fields
 
@@ -294,18 +310,22 @@ def decode_document(body: bytes, conversation_id: str | None, what: str) -> Docu
         raise UnsupportedFormatError(f"{what} is a stub (its conversation is in a pack): upgrade s3conv to read it")
     found = fields.get("conversation_id")
     if not isinstance(found, str) or conversation_id not in (None, found):
-        raise CorruptError(f"{what} holds conversation {found!r}; expected {conversation_id!r}"[:2500])
-    revision, write, lineage = part.get("revision"), part.get("write"), part.get("lineage")
+        raise CorruptError(f"{what} holds conversation {shown(found)}; expected {shown(conversation_id)}")
+    revision, write = part.get("revision"), part.get("write")
+    lineage, until = part.get("lineage"), part.get("speaks_until")
     if (
         type(revision) is not int
-        or revision < 1
+        or not 1 <= revision <= MAX_REVISION
         or not isinstance(write, str)
         or not isinstance(lineage, list)
         or not all(isinstance(one, str) for one in lineage)
+        or not isinstance(until, str | None)
     ):
-        raise CorruptError(f"{what}: expected a revision of 1 or more, a write id and a lineage in its part 's3conv'")
-    until = part.get("speaks_until")
-    stamp = Stamp(revision, write, tuple(lineage[-LINEAGE:]), until if isinstance(until, str) else None)
+        raise CorruptError(
+            f"{what}: expected a revision of 1 or more, a write id, a lineage and at most a time speaks_until in its "
+            "part 's3conv'"
+        )
+    stamp = Stamp(revision, write, tuple(lineage[-LINEAGE:]), until)
     return Document(found, stamp, kind == "tombstone", len(body), raw, fields)
 
 

@@ -185,18 +185,18 @@ def entry_of(state: ConversationState, revision: int, size: int, partition_by: s
 def _fitting(state: ConversationState, partition_by: str | None) -> tuple[dict[str, Any], bool]:
     what = f"the metadata of conversation {state.conversation_id!r}"
     whole = to_json(state.metadata, what)
+    # Decoded again: the entry must not change when the caller goes on changing the state.
+    metadata: dict[str, Any] = from_json(whole, what)
     if len(whole) <= MAX_METADATA:
-        # Decoded again: the entry must not change when the caller goes on changing the state.
-        return from_json(whole, what), False
-    kept = set(partition_keys(state.metadata, partition_by))
-    room = MAX_METADATA - sum(_pair_size(name, state.metadata[name], what) for name in kept)
-    for name in sorted(state.metadata, key=lambda name: name.encode()):
-        size = _pair_size(name, state.metadata[name], what)
+        return metadata, False
+    kept = set(partition_keys(metadata, partition_by))
+    room = MAX_METADATA - sum(_pair_size(name, metadata[name], what) for name in kept)
+    for name in sorted(metadata, key=lambda name: name.encode()):
+        size = _pair_size(name, metadata[name], what)
         if name not in kept and size <= room:
             kept.add(name)
             room -= size
-    fitting = {name: value for name, value in state.metadata.items() if name in kept}
-    return from_json(to_json(fitting, what), what), True
+    return {name: value for name, value in metadata.items() if name in kept}, True
 
 
 def _pair_size(name: str, value: Any, what: str) -> int:

@@ -129,7 +129,7 @@ def check_field(field: str) -> str:
 def _operand(field: str, op: str, operand: Any) -> Any:
     what = f"where: {field} {op}"
     if op == "in":
-        if isinstance(operand, str | Mapping) or not isinstance(operand, Sequence | set | frozenset):
+        if isinstance(operand, str | bytes | Mapping) or not isinstance(operand, Sequence | set | frozenset):
             raise InvalidInputError(f"{what}: expected a list of values, found {type(operand).__name__}")
         return [_operand(field, "eq", one) for one in operand]
     if op == "exists":
@@ -295,15 +295,16 @@ class Cursor:
 
 def list_hash(where: Filter, order: Order) -> str:
     """What ties a cursor to its filter and order."""
-    conditions = sorted((condition.field, condition.op, _plain(condition.operand)) for condition in where.conditions)
+    conditions = sorted([one.field, one.op, _plain(one.operand, any_order=one.op == "in")] for one in where.conditions)
     return hashlib.sha256(to_json([str(order), conditions], "the filter")).hexdigest()[:16]
 
 
-def _plain(operand: Any) -> str:
+def _plain(operand: Any, *, any_order: bool = False) -> str:
     if isinstance(operand, datetime):
         return f"instant {index_time(operand)}"
     if isinstance(operand, list):
-        return f"[{','.join(map(_plain, operand))}]"
+        # `in` may have been given a set, which has another order in every process.
+        return f"[{','.join(sorted(map(_plain, operand)) if any_order else map(_plain, operand))}]"
     return to_json(operand, "the filter").decode()
 
 
@@ -319,7 +320,7 @@ def parse_cursor(text: str, expected_hash: str) -> Cursor:
         value = None
     match value:
         case [str(found), int(rank), position, str(conversation_id)] if _ABSENT <= rank <= _OTHER and (
-            rank in (_ABSENT, _NULL) or _rank(position) == min(rank, _TEXT)
+            position == 0 if rank in (_ABSENT, _NULL) else _rank(position) == min(rank, _TEXT)
         ):
             if found != expected_hash:
                 raise InvalidInputError(

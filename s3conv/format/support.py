@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from s3conv.errors import CorruptError, UnsupportedFormatError
+from s3conv.model.schema import shown
 
 FORMAT = 1
 """The format of everything that this version writes."""
@@ -30,9 +31,11 @@ def check_format(value: Any, kinds: Collection[str], what: str) -> str:
         raise CorruptError(f"{what}: expected a JSON object, found {type(value).__name__}")
     found = value.get("format")
     if type(found) is not int:
-        raise CorruptError(f"{what}: expected a format number, found {found!r}"[:300])
+        raise CorruptError(f"{what}: expected a format number, found {shown(found)}")
     if found != FORMAT:
-        raise UnsupportedFormatError(f"{what} has format {found}; this s3conv reads format {FORMAT}: upgrade s3conv")
+        raise UnsupportedFormatError(
+            f"{what} has format {shown(found)}; this s3conv reads format {FORMAT}: upgrade s3conv"
+        )
     requires = value.get("requires", [])
     if not isinstance(requires, list) or not all(isinstance(feature, str) for feature in requires):
         raise CorruptError(f"{what}: requires: expected a list of names")
@@ -42,7 +45,7 @@ def check_format(value: Any, kinds: Collection[str], what: str) -> str:
         )
     kind = value.get("kind")
     if not isinstance(kind, str):
-        raise CorruptError(f"{what}: expected a kind, found {kind!r}"[:300])
+        raise CorruptError(f"{what}: expected a kind, found {shown(kind)}")
     if kind not in kinds:
         raise UnsupportedFormatError(
             f"{what} is of the kind {kind[:60]!r}; expected {' or '.join(sorted(kinds))}: upgrade s3conv if it is newer"

@@ -11,6 +11,7 @@ from typing import Any
 
 from s3conv.errors import InvalidInputError
 from s3conv.model.message import ConversationNode
+from s3conv.model.schema import shown
 from s3conv.model.tree import Tree
 
 
@@ -68,7 +69,7 @@ def read_ids(nodes: Sequence[Any]) -> dict[str, int]:
         if not isinstance(node_id, str):
             raise InvalidInputError(f"nodes[{position}]: expected an object with a string node_id")
         if node_id in ids:
-            raise InvalidInputError(f"nodes[{position}]: node_id {node_id!r} is that of nodes[{ids[node_id]}] too")
+            raise InvalidInputError(f"nodes[{position}]: node_id {shown(node_id)} is that of nodes[{ids[node_id]}] too")
         ids[node_id] = position
     return ids
 
@@ -82,10 +83,10 @@ def read_edges(edges: list[Any], ids: Mapping[str, int]) -> tuple[list[int | Non
             raise InvalidInputError(f"edges[{number}]: expected [parent node_id, child node_id]")
         for end in edge:
             if end not in ids:
-                raise InvalidInputError(f"edges[{number}]: {end!r} names no node")
+                raise InvalidInputError(f"edges[{number}]: {shown(end)} names no node")
         parent, child = ids[edge[0]], ids[edge[1]]
         if parents[child] is not None:
-            raise InvalidInputError(f"edges[{number}]: node {edge[1]!r} has a parent already")
+            raise InvalidInputError(f"edges[{number}]: node {shown(edge[1])} has a parent already")
         parents[child] = parent
         order.append(child)
     return parents, order
@@ -108,7 +109,7 @@ def find_root(node_ids: Sequence[str], parents: Sequence[int | None]) -> int:
         return 0
     candidates = sorted({parent for parent in parents if parent is not None and parents[parent] is None})
     if len(candidates) != 1:
-        found = ", ".join(repr(node_ids[n]) for n in candidates) or "none"
+        found = ", ".join(shown(node_ids[n]) for n in candidates[:10]) or "none"
         raise InvalidInputError(
             f"the root is not clear: expected one node_id '' or one parent without one, found {found}"
         )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from s3conv.errors import ConflictError
 from s3conv.model.message import ConversationNode, as_utc
+from s3conv.model.schema import parse_version
 from s3conv.model.state import IDEMPOTENCY_KEY, ConversationState
 from s3conv.model.tree import Tree
 
@@ -51,8 +52,12 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
         pairs.extend(_merge_children(mine, other, before))
     ours.metadata = _three_way(base.metadata if base is not None else {}, ours.metadata, theirs.metadata)
     ours.extra = _three_way(base.extra if base is not None else {}, ours.extra, theirs.extra)
-    ours.created_at = min(ours.created_at, theirs.created_at, key=as_utc)
-    ours.updated_at = max(ours.updated_at, theirs.updated_at, key=as_utc)
+    if as_utc(theirs.created_at) < as_utc(ours.created_at):
+        ours.take_time("created_at", theirs)
+    if as_utc(theirs.updated_at) > as_utc(ours.updated_at):
+        ours.take_time("updated_at", theirs)
+    # The union has what is new in the newer of the two.
+    ours.schema_version = max(ours.schema_version, theirs.schema_version, key=parse_version)
 
 
 def identity(node: ConversationNode) -> Hashable:
@@ -114,7 +119,12 @@ def _merge_node(mine: ConversationNode, other: ConversationNode, before: Convers
 
 
 def _pick(before: V, mine: V, other: V) -> V:
-    return other if mine == before else mine
+    return other if _same(mine, before) else mine
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal as JSON values; to Python alone, 1, 1.0 and true would be the same."""
+    return one is other or (one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
 
 
 _ABSENT = object()

@@ -14,6 +14,7 @@ from types import NoneType
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.model.schema import shown
 from s3conv.model.tree import Placed, Tree, calculate_node_id
 
 Content = str | list[Any] | None
@@ -46,8 +47,8 @@ def as_utc(time: datetime) -> datetime:
 class Source:
     """How a thing was written where that differs from how we would write it, so that it can be written so again.
 
-    `absent` names fields that were not there; `empty` gives the null, `[]` or `{}` of fields that we would leave out
-    or write differently; `times` gives the text of each timestamp with the value read from it.
+    `absent` names fields that were not there; `empty` gives the null or `{}` of fields that we would leave out or write
+    differently; `times` gives the text of each timestamp with the value read from it.
     """
 
     absent: frozenset[str] = frozenset()
@@ -68,7 +69,7 @@ class Source:
 
 
 def _is_empty(value: object) -> bool:
-    return value is None or value == {} or value == []
+    return value is None or value == {}
 
 
 def typed(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...], where: str) -> Any:
@@ -81,6 +82,13 @@ def typed(data: Mapping[str, Any], name: str, kind: type | tuple[type, ...], whe
     raise InvalidInputError(f"{where}{name}: expected {expected}, found {type(value).__name__}")
 
 
+def add_extra(written: dict[str, Any], extra: Mapping[str, Any], known_fields: frozenset[str], where: str) -> None:
+    """Add unknown fields; `InvalidInputError` if one has the name of a known field, which would be lost."""
+    if clash := known_fields.intersection(extra):
+        raise InvalidInputError(f"{where}extra: {min(clash)!r} is no unknown field: set the attribute of that name")
+    written.update(extra)
+
+
 def read_time(data: Mapping[str, Any], name: str, where: str, times: dict[str, tuple[str, datetime]]) -> datetime:
     """The timestamp in the field `name`; its text is noted in `times` if we would write it differently."""
     text = data.get(name)
@@ -90,7 +98,7 @@ def read_time(data: Mapping[str, Any], name: str, where: str, times: dict[str, t
     try:
         value = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidInputError(f"{where}{name}: expected an ISO 8601 timestamp, found {text[:40]!r}") from None
+        raise InvalidInputError(f"{where}{name}: expected an ISO 8601 timestamp, found {shown(text)}") from None
     if value.isoformat() != text:
         times[name] = (text, value)
     return value
@@ -128,7 +136,7 @@ class LLMMessage:
             written["name"] = self.name
         if self.tool_call_id is not None:
             written["tool_call_id"] = self.tool_call_id
-        if self.tool_calls:
+        if self.tool_calls is not None:
             written["tool_calls"] = self.tool_calls
         if self.function_call is not None:
             written["function_call"] = self.function_call
@@ -136,7 +144,8 @@ class LLMMessage:
             written["metadata"] = self.metadata
         if self._source is not None:
             self._source.restore(written, {})
-        written.update(self.extra)
+        if self.extra:
+            add_extra(written, self.extra, _MESSAGE_FIELDS, "message.")
         return written
 
     @classmethod
@@ -234,7 +243,8 @@ class ConversationNode(Placed):
         }
         if self._source is not None:
             self._source.restore(written, {"timestamp": self.timestamp})
-        written.update(self.extra)
+        if self.extra:
+            add_extra(written, self.extra, NODE_FIELDS, "node.")
         return written
 
     @classmethod
@@ -276,6 +286,8 @@ class ConversationNode(Placed):
             InvalidInputError: a field has a wrong type; `where` says in which node.
         """
         message = self.message
+        if not isinstance(message, LLMMessage):
+            raise InvalidInputError(f"{where}.message cannot be a {type(message).__name__}")
         for name, value, kinds in (
             ("message.role", message.role, str),
             ("message.content", message.content, (str, list, NoneType)),

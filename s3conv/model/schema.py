@@ -26,6 +26,16 @@ _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{
 _MIGRATIONS: dict[Version, tuple[Version, Migration]] = {}
 
 
+def shown(value: object) -> str:
+    """A value for an error message: a text or number, cut to 60 characters; of anything else the type only.
+
+    The `repr` of a hostile value may be longer than memory, or nested more deeply than the stack allows.
+    """
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else f"{value[:59]}…")
+    return repr(value)[:60] if value is None or isinstance(value, bool | int | float) else type(value).__name__
+
+
 def parse_version(text: object) -> Version:
     """Read "MAJOR.MINOR.PATCH".
 
@@ -34,9 +44,26 @@ def parse_version(text: object) -> Version:
     """
     match = _VERSION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise SchemaVersionError(f"schema_version {text!r} is not a version: expected MAJOR.MINOR.PATCH, as in '1.1.0'")
+        raise SchemaVersionError(
+            f"schema_version {shown(text)} is not a version: expected MAJOR.MINOR.PATCH, as in '1.1.0'"
+        )
     major, minor, patch = match.groups()
     return int(major), int(minor), int(patch)
+
+
+def check_version(text: object, conversation_id: object) -> Version:
+    """The version of a conversation, if this s3conv can read it.
+
+    Raises:
+        SchemaVersionError: it is of a newer MAJOR, or is no version.
+    """
+    version, (readable, _, _) = parse_version(text), parse_version(SCHEMA_VERSION)
+    if version[0] > readable:
+        raise SchemaVersionError(
+            f"conversation {shown(conversation_id)} has schema_version {text}; this s3conv reads up to {readable}.x: "
+            "upgrade s3conv to read it"
+        )
+    return version
 
 
 def migration(from_version: str, to_version: str) -> Callable[[Migration], Migration]:
@@ -56,13 +83,8 @@ def migrate(conversation: Mapping[str, Any]) -> dict[str, Any]:
         SchemaVersionError: its version is of a newer MAJOR, or is no version.
     """
     result = dict(conversation)
-    stored = result.get("schema_version", UNVERSIONED)
-    version, current = parse_version(stored), parse_version(SCHEMA_VERSION)
-    if version[0] > current[0]:
-        raise SchemaVersionError(
-            f"conversation {result.get('conversation_id')!r} has schema_version {stored}; this s3conv reads up to "
-            f"{current[0]}.x: upgrade s3conv to read it"
-        )
+    version = check_version(result.get("schema_version", UNVERSIONED), result.get("conversation_id"))
+    current = parse_version(SCHEMA_VERSION)
     if version >= current:
         return result
     for start in sorted(_MIGRATIONS):
@@ -94,9 +116,10 @@ def _lifted(node: Any) -> Any:
     message, metadata = node.get("message"), node.get("metadata")
     if not isinstance(message, dict) or not isinstance(metadata, dict):
         return node
+    # What is of another type is no backup, but the writer's own, and would make the message unreadable.
     lifted = {
         field: metadata[field]
-        for field in ("tool_calls", "function_call")
-        if field in metadata and field not in message
+        for field, kind in (("tool_calls", list), ("function_call", dict))
+        if field not in message and isinstance(metadata.get(field), kind)
     }
     return {**node, "message": {**message, **lifted}} if lifted else node

@@ -8,13 +8,14 @@ faster. Nothing is dropped silently: a node list that is not exactly one tree is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from s3conv.errors import InvalidInputError
 from s3conv.model.joining import find_root, grow_tree, read_edges, read_ids, read_list
-from s3conv.model.message import Content, ConversationNode, LLMMessage, Source, read_time, typed, utcnow
-from s3conv.model.schema import SCHEMA_VERSION, migrate
+from s3conv.model.message import Content, ConversationNode, LLMMessage, Source, add_extra, read_time, typed, utcnow
+from s3conv.model.schema import SCHEMA_VERSION, migrate, shown
 from s3conv.model.tree import Tree, calculate_node_id, get_node_by_id
 
 _STATE_FIELDS = frozenset(
@@ -67,9 +68,10 @@ class ConversationState:
         self.schema_version = schema_version
         self.extra = extra if extra is not None else {}
         self._source: Source | None = None
-        self._tree = message_tree
+        self._tree = _root(message_tree) if message_tree is not None else None
         self._current: Tree[ConversationNode] | None = None
         self._current_id = current_node_id
+        self._current_read: Literal["null", "absent"] | None = None
 
     @classmethod
     def start(
@@ -105,7 +107,7 @@ class ConversationState:
     def message_tree(self, tree: Tree[ConversationNode]) -> None:
         self._current_id = self.current_node_id
         self._current = None
-        self._tree = tree
+        self._tree = _root(tree)
 
     @property
     def current_node_id(self) -> str:
@@ -168,7 +170,7 @@ class ConversationState:
             for known in self._tree.walk() if self._tree is not None else ():
                 if known.data.metadata.get(IDEMPOTENCY_KEY) == idempotency_key:
                     return known.data
-        place = self._place_of(parent) if self._tree is not None else None
+        place = None if self._tree is None and parent is None else self._place_of(parent)
         now = utcnow()
         node = ConversationNode(
             LLMMessage(role, content, name, tool_calls, function_call, tool_call_id),
@@ -227,13 +229,24 @@ class ConversationState:
             nodes.append({**place.data.fields_to_dict(), "node_id": node_id})
         fields = self.fields_to_dict()
         return {
-            **({"schema_version": fields.pop("schema_version")} if "schema_version" in fields else {}),
+            "schema_version": fields.pop("schema_version"),
             "conversation_id": self.conversation_id,
             "nodes": nodes,
             "edges": edges,
-            "current_node_id": self.current_node_id,
+            **self.current_field("current_node_id", self.current_node_id),
             **fields,
         }
+
+    def current_field(self, name: str, value: object) -> dict[str, Any]:
+        """The field that names the current node; read as null or not there, it stays so until it changes."""
+        if self._current_read is None or self.get_current_node() is not self._tree:
+            return {name: value}
+        return {name: None} if self._current_read == "null" else {}
+
+    def set_unnamed_current(self, read: Literal["null", "absent"]) -> None:
+        """Make the root the current node, since what was read names none."""
+        self.set_current_node(self.message_tree)
+        self._current_read = read
 
     def fields_to_dict(self) -> dict[str, Any]:
         """Everything but the id, the tree and the place in it: what both forms have in common."""
@@ -245,7 +258,8 @@ class ConversationState:
         }
         if self._source is not None:
             self._source.restore(written, {"created_at": self.created_at, "updated_at": self.updated_at})
-        written.update(self.extra)
+        if self.extra:
+            add_extra(written, self.extra, _STATE_FIELDS, "")
         return written
 
     @classmethod
@@ -272,10 +286,12 @@ class ConversationState:
         )
         state = cls.from_fields(data, places[0].root, _STATE_FIELDS)
         current = typed(data, "current_node_id", str, "")
-        if current is not None:
-            if current not in ids:
-                raise InvalidInputError(f"current_node_id {current!r} names no node")
+        if current is None:
+            state.set_unnamed_current("null" if "current_node_id" in data else "absent")
+        elif current in ids:
             state.set_current_node(places[ids[current]])
+        else:
+            raise InvalidInputError(f"current_node_id {shown(current)} names no node")
         return state
 
     @classmethod
@@ -304,6 +320,13 @@ class ConversationState:
             )
         return state
 
+    def take_time(self, name: Literal["created_at", "updated_at"], other: ConversationState) -> None:
+        """Take a timestamp from another state, to be written as it was there."""
+        setattr(self, name, getattr(other, name))
+        if other._source is not None and name in other._source.times:
+            source = self._source or Source()
+            self._source = replace(source, times={**source.times, name: other._source.times[name]})
+
     # --- copying and comparing --------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
@@ -329,6 +352,12 @@ class ConversationState:
     def __repr__(self) -> str:
         messages = 0 if self._tree is None else sum(1 for _ in self._tree.walk())
         return f"<ConversationState {self.conversation_id!r}, {messages} message{'s' * (messages != 1)}>"
+
+
+def _root(tree: Tree[ConversationNode]) -> Tree[ConversationNode]:
+    if tree.parent is not None:
+        raise InvalidInputError("message_tree: expected the root of a tree, found a node below one: pass its root")
+    return tree
 
 
 def get_messages_for_llm(tree: Tree[ConversationNode], node_id: str) -> list[LLMMessage]:

@@ -53,6 +53,9 @@ class Tree(Generic[D]):
 
     @data.setter
     def data(self, data: D) -> None:
+        before = getattr(self, "_data", None)
+        if isinstance(before, Placed) and before._place is self:
+            before._place = None
         self._data = data
         if isinstance(data, Placed):
             data._place = self
