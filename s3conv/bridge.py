@@ -11,6 +11,7 @@ consumer inside a task group.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -136,12 +137,14 @@ class ThreadRunner:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
         self._lock = threading.Lock()
 
     def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
         with self._lock:
-            if self._pool is None:
+            if self._pool is None or self._process != os.getpid():  # a fork has the pool, but not its threads
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="s3conv")
+                self._process = os.getpid()
             pool = self._pool
         return _ThreadJob(pool.submit(copy_context().run, lambda: run_sync(fn(arg))))
 

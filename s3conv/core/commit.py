@@ -8,12 +8,14 @@ What to write, and what to do about a conflict, is decided in `saving.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from s3conv.core.context import Context
 from s3conv.core.known import Known
-from s3conv.errors import AccessDeniedError, OutcomeUnknownError, StorageError, UnavailableError
+from s3conv.errors import OutcomeUnknownError, StorageError, UnavailableError
 from s3conv.format.document import LINEAGE, Document, Stamp, decode_document
 from s3conv.format.entry import Entry, Intent, Replaces, encode_batch, encode_intent, sort_key
 from s3conv.format.keys import batch_key, document_key, intent_key, log_prefix
@@ -23,7 +25,7 @@ STALE = 60.0
 """Seconds after which an intent no longer counts unconfirmed, so that it is announced again (DESIGN.md, section 6)."""
 
 SENDS = 6
-"""How often a conditional PUT is sent before its outcome is given up as unknown; with back-off, a few seconds."""
+"""How often a conditional PUT is sent before its outcome is given up as unknown; the waits come to 1.6 s at most."""
 
 SUPERSEDED = '"superseded"'
 """Stands for the ETag of a version of ours that was built upon before we saw it: no document ever has it."""
@@ -47,20 +49,37 @@ class Draft:
 
 @dataclass(slots=True)
 class Announcement:
-    """When a write was last announced, by the store's clock and by ours, and the log objects that are its alone."""
+    """When a write was announced, by the store's clock and by ours, and the log objects that are its alone.
 
-    date: float
-    wall: float
+    It may lie under two prefixes: it is as old as the older of the two.
+    """
+
+    date: float = math.inf
+    wall: float = math.inf
     keys: list[str] = field(default_factory=list)
+
+    def join(self, other: Announcement) -> None:
+        """Count a part of it that was made elsewhere."""
+        self.date, self.wall = min(self.date, other.date), min(self.wall, other.wall)
+        self.keys += other.keys
+
+    def renew(self, other: Announcement) -> None:
+        """Count it as made again, whole."""
+        self.date, self.wall = other.date, other.wall
+        self.keys += other.keys
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A write was definitely not made; this is the document that is there instead (None: there is none)."""
+class Found:
+    """What lies at a document's key (None: nothing), and the store's clock when it was looked at.
+
+    As the outcome of a commit: the write was definitely not made, and this is there instead.
+    """
 
     document: Document | None
     etag: str = ""
     body: bytes = b""
+    date: float = 0.0
 
 
 def draft_of(partition_by: str | None, body: bytes, stamp: Stamp, known: Known, entry: Entry) -> Draft:
@@ -77,12 +96,10 @@ def draft_of(partition_by: str | None, body: bytes, stamp: Stamp, known: Known, 
 
 async def announce(context: Context, draft: Draft) -> Announcement:
     """PUT the intent under fresh keys."""
-    announcement = Announcement(0.0, 0.0)
-    body = encode_intent(draft.intent)
-    for prefix in draft.prefixes:
-        key = intent_key(prefix, draft.conversation_id, draft.stamp.revision, draft.stamp.write)
-        _note(context, announcement, key, await context.store.put(key, body))
-    return announcement
+    keys = [
+        intent_key(prefix, draft.conversation_id, draft.stamp.revision, draft.stamp.write) for prefix in draft.prefixes
+    ]
+    return await _put_intents(context, keys, encode_intent(draft.intent))
 
 
 async def announce_batch(context: Context, prefix: str, drafts: Sequence[Draft]) -> tuple[str, Announcement]:
@@ -92,32 +109,39 @@ async def announce_batch(context: Context, prefix: str, drafts: Sequence[Draft])
     return key, Announcement(written.date, context.wall_clock())
 
 
-async def announce_further(context: Context, draft: Draft, prefixes: Sequence[str], known: Announcement) -> None:
+async def announce_further(context: Context, draft: Draft, prefixes: Sequence[str]) -> Announcement:
     """Announce a write once more, or under more prefixes, as a batch of one.
 
     The key is fresh: a late delete of an earlier announcement must not take this one away.
     """
-    for prefix in prefixes:
-        key = batch_key(prefix, context.new_id())
-        _note(context, known, key, await context.store.put(key, encode_batch([draft.intent])))
+    keys = [batch_key(prefix, context.new_id()) for prefix in prefixes]
+    return await _put_intents(context, keys, encode_batch([draft.intent]))
 
 
-def _note(context: Context, announcement: Announcement, key: str, written: Written) -> None:
-    announcement.date, announcement.wall = written.date, context.wall_clock()
-    announcement.keys.append(key)
+async def _put_intents(context: Context, keys: Sequence[str], body: bytes) -> Announcement:
+    """PUT one body under each key; if one fails, what is there already is taken back."""
+    announcement = Announcement()
+    for key in keys:
+        try:
+            written = await context.store.put(key, body)
+        except StorageError:
+            await withdraw(context, announcement.keys)
+            raise
+        announcement.join(Announcement(written.date, context.wall_clock(), [key]))
+    return announcement
 
 
 async def withdraw(context: Context, keys: Sequence[str]) -> None:
-    """Take back intents of a write that was definitely not made. Left behind, they would only cost readers."""
+    """Take back intents of a write that was definitely not made, if that can be done; else they only cost readers."""
     if not keys:
         return
     try:
         await context.store.delete(keys)
-    except (AccessDeniedError, UnavailableError):
+    except StorageError:
         return  # readers confirm old intents, and maintenance drops those that have no document
 
 
-async def commit(context: Context, draft: Draft, announcement: Announcement, *, rebases: bool) -> str | Rejected:
+async def commit(context: Context, draft: Draft, announcement: Announcement, *, rebases: bool) -> str | Found:
     """PUT the document until the answer is definite.
 
     Args:
@@ -139,17 +163,17 @@ async def commit(context: Context, draft: Draft, announcement: Announcement, *, 
             if attempt:
                 await context.back_off(attempt)
             if context.wall_clock() - announcement.wall > STALE:
-                await announce_further(context, draft, draft.prefixes, announcement)
+                announcement.renew(await announce_further(context, draft, draft.prefixes))
             try:
                 # Re-sent identical on purpose: a lost response must not become a false conflict.
                 written = await _put(context, draft)
             except PreconditionFailed:
                 try:
                     found = await look(context, draft.key, draft.conversation_id)
-                except UnavailableError as error:
+                except StorageError as error:
                     raise _unknown(draft, f"refused, which may be its own echo, and then: {error}") from error
                 outcome = _settle(draft, found, certain=rebases and not unanswered)
-                if isinstance(outcome, Rejected):
+                if isinstance(outcome, Found):
                     await withdraw(context, announcement.keys)
                 return outcome
             except Contended:
@@ -158,7 +182,9 @@ async def commit(context: Context, draft: Draft, announcement: Announcement, *, 
                 unanswered = True
                 continue
             if written.date - announcement.date > STALE:
-                await announce_further(context, draft, draft.prefixes, announcement)
+                # It is committed: nothing that fails from here on may say otherwise.
+                with suppress(StorageError):
+                    await announce_further(context, draft, draft.prefixes)
             return written.etag
     except OutcomeUnknownError:
         raise
@@ -183,15 +209,16 @@ async def _put(context: Context, draft: Draft) -> Written:
     return await context.store.put(draft.key, draft.body, if_match=draft.built_on.etag, metadata=hints)
 
 
-async def look(context: Context, key: str, conversation_id: str) -> Rejected:
+async def look(context: Context, key: str, conversation_id: str) -> Found:
     """What lies at a document's key."""
     found = await context.store.get(key)
     if found is None:
-        return Rejected(None)
-    return Rejected(decode_document(found.body, conversation_id, context.name(key)), found.etag, found.body)
+        return Found(None)
+    document = decode_document(found.body, conversation_id, context.name(key))
+    return Found(document, found.etag, found.body, found.date)
 
 
-def _settle(draft: Draft, found: Rejected, *, certain: bool) -> str | Rejected:
+def _settle(draft: Draft, found: Found, *, certain: bool) -> str | Found:
     """What a 412 means, by the document that is there."""
     document = found.document
     if document is None:

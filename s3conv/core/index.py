@@ -8,12 +8,12 @@ object, never a shorter list.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
-from s3conv.bridge import Mutex, ordered_map
+from s3conv.bridge import ordered_map
+from s3conv.core.cache import Cache
 from s3conv.core.commit import STALE
 from s3conv.core.context import Context
 from s3conv.core.loading import fetch_document
@@ -22,48 +22,21 @@ from s3conv.format.control import Manifest, decode_manifest
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry, Intent, decode_log_object
 from s3conv.format.keys import LOG, MANIFEST, document_key, log_prefix, parse_log_key
-from s3conv.store.base import NotModified
-
-K = TypeVar("K")
-V = TypeVar("V")
+from s3conv.store.base import NotModified, ObjectHead
 
 RESTARTS = 10
 """How often a read begins again because maintenance or a losing writer took an intent away under it."""
 
-CACHED_OBJECTS = 20_000
-"""Most log objects, and most confirmations, that one open archive keeps in memory."""
-
-
-class Cache(Generic[K, V]):
-    """The most recently used values of things that never change."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[K, V] = OrderedDict()
-        self._lock = Mutex()
-
-    def get(self, key: K) -> V | None:
-        """The value, or None."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-            return self._values.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        """Keep a value; the one that was not used for longest goes if there are too many."""
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            if len(self._values) > self._size:
-                self._values.popitem(last=False)
+CACHED = 20_000
+"""Most intents, and most confirmations, that one open archive keeps in memory: about 1 KB each."""
 
 
 @dataclass(slots=True)
 class IndexCache:
     """What reading remembers: log objects and confirmations (immutable), and the manifest with its ETag."""
 
-    intents: Cache[str, list[Intent]] = field(default_factory=lambda: Cache(CACHED_OBJECTS))
-    confirmed: Cache[tuple[str, int, str], bool] = field(default_factory=lambda: Cache(CACHED_OBJECTS))
+    intents: Cache[str, list[Intent]] = field(default_factory=lambda: Cache(CACHED, len))
+    confirmed: Cache[tuple[str, int, str], bool] = field(default_factory=lambda: Cache(CACHED))
     manifest: tuple[str, Manifest] | None = None
 
 
@@ -196,8 +169,11 @@ def _mark(intent: Intent) -> tuple[str, int, str]:
 async def _ask_document(context: Context, cache: IndexCache, intents: Sequence[Intent]) -> Entry | None:
     """The entry that the document stands for; None if there is none. HEAD is enough where the store keeps hints."""
     conversation_id = intents[0].entry.conversation_id
+    head = await context.store.head(document_key(conversation_id))
+    if head is None:
+        return None
     document: Document | None = None
-    written = await _head(context, conversation_id)
+    written = _hinted(head)
     if written is None:
         document = await fetch_document(context, conversation_id)
         if document is None:
@@ -211,11 +187,8 @@ async def _ask_document(context: Context, cache: IndexCache, intents: Sequence[I
     return None if document is None else await entry_of_document(context, document)
 
 
-async def _head(context: Context, conversation_id: str) -> tuple[int, str] | None:
-    """Revision and write id of a document by its hints; None if there are no usable ones, or no document."""
-    head = await context.store.head(document_key(conversation_id))
-    if head is None:
-        return None
+def _hinted(head: ObjectHead) -> tuple[int, str] | None:
+    """Revision and write id of a document by its user metadata; None where the store does not keep it."""
     revision, write = head.metadata.get("s3conv-revision", ""), head.metadata.get("s3conv-write")
     return (int(revision), write) if write and revision.isascii() and revision.isdigit() else None
 

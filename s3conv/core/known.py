@@ -33,11 +33,17 @@ class Known:
     created: str
     body: bytes
     attempts: tuple[str, ...] = ()
+    deleted: bool = False
 
     @property
     def is_new(self) -> bool:
         """Whether no document is known that the state began from."""
         return self.stamp.revision == 0
+
+    @property
+    def creates(self) -> bool:
+        """Whether a save on it creates the conversation: there was none, or it was deleted before the state began."""
+        return self.is_new or self.deleted
 
     def base(self) -> ConversationState | None:
         """The version itself, or None where it was a tombstone or cannot be read (a merge works without)."""
@@ -64,7 +70,17 @@ def known_of_document(
 ) -> Known:
     """What is known of a document that was read."""
     partition, created = document.sort_key(archive.partition_by)
-    return Known(archive.nonce, document.conversation_id, document.stamp, etag, partition, created, body, attempts)
+    return Known(
+        archive.nonce,
+        document.conversation_id,
+        document.stamp,
+        etag,
+        partition,
+        created,
+        body,
+        attempts,
+        document.deleted,
+    )
 
 
 def remember(state: object, known: Known) -> None:

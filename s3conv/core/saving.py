@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from s3conv.bridge import ordered_map
 from s3conv.core.commit import (
     Announcement,
     Draft,
-    Rejected,
+    Found,
     announce,
     announce_batch,
     announce_further,
@@ -34,7 +35,7 @@ from s3conv.errors import (
     StorageError,
 )
 from s3conv.format.document import encode_document
-from s3conv.format.entry import BATCH, Entry, entry_of, partition_of
+from s3conv.format.entry import BATCH, Entry, entry_of, index_time, partition_of
 from s3conv.format.keys import check_id, document_key, log_prefix
 from s3conv.model.merge import merge_into
 from s3conv.model.state import ConversationState
@@ -57,7 +58,6 @@ async def _known(context: Context, state: ConversationState) -> Known:
 
 
 async def _save_on(context: Context, state: ConversationState, known: Known, on_conflict: OnConflict) -> Entry:
-    creates = known.is_new
     for attempt in range(REBASES):
         if attempt:
             await context.back_off(attempt)
@@ -66,7 +66,7 @@ async def _save_on(context: Context, state: ConversationState, known: Known, on_
         outcome = await _commit_state(context, state, draft, announcement, on_conflict)
         if isinstance(outcome, Entry):
             return outcome
-        known = await _rebased(context, state, draft.built_on, outcome, on_conflict, creates)
+        known = await _rebased(context, state, draft.built_on, outcome, on_conflict)
     raise ConflictError(
         f"conversation {state.conversation_id!r} was not saved: another writer was faster {REBASES} times in a row; "
         "try again later"
@@ -83,14 +83,16 @@ async def _draft(context: Context, state: ConversationState, known: Known) -> Dr
 
 async def _commit_state(
     context: Context, state: ConversationState, draft: Draft, announcement: Announcement, on_conflict: OnConflict
-) -> Entry | Rejected:
+) -> Entry | Found:
     archive = await context.descriptor()
     try:
         outcome = await commit(context, draft, announcement, rebases=on_conflict != "raise")
-    except OutcomeUnknownError:
-        remember(state, with_attempt(draft.built_on, draft.stamp.write))
+    except BaseException as error:
+        # Unknown, or cancelled on the way: a later save of this state may meet this write, and must know it.
+        if isinstance(error, OutcomeUnknownError) or not isinstance(error, StorageError):
+            remember(state, with_attempt(await _known(context, state), draft.stamp.write))
         raise
-    if isinstance(outcome, Rejected):
+    if isinstance(outcome, Found):
         return outcome
     entry = draft.intent.entry
     remember(state, known_of(archive, entry, draft.stamp, outcome, draft.body))
@@ -101,9 +103,8 @@ async def _rebased(
     context: Context,
     state: ConversationState,
     known: Known,
-    found: Rejected,
+    found: Found,
     on_conflict: OnConflict,
-    creates: bool,
 ) -> Known:
     """What to build on after a rejected write; `state` is merged with it where that was asked for.
 
@@ -124,7 +125,8 @@ async def _rebased(
     if document.stamp.write in (known.stamp.write, *known.attempts):
         return theirs  # our own version: copied to a store with other ETags, or written when we got no answer
     if document.deleted:
-        if creates:
+        # An earlier attempt of this state among its writes: it was this conversation that was deleted.
+        if known.creates and not set(known.attempts) & set(document.stamp.lineage):
             return theirs
         raise ConflictError(
             f"conversation {conversation_id!r} was not saved: it was deleted at revision {document.stamp.revision}; "
@@ -140,6 +142,7 @@ async def _rebased(
     if on_conflict == "merge":
         base = None if known.is_new else known.base()
         merge_into(state, state_of(context, document), base)
+        remember(state, theirs)  # what the state holds now is a version of theirs, whatever becomes of this save
     return theirs
 
 
@@ -229,11 +232,15 @@ async def _save_wave(
 
     batches: list[str] = []
     jobs: list[_Job] = []
-    async for key, shared in ordered_map(context.runner, announce_group, groups, context.store.fan_out):
-        for position in groups[len(batches)]:
-            announcement = Announcement(shared.date, shared.wall)
-            jobs.append(_Job(context, states[position], drafts[position], announcement, on_conflict))
-        batches.append(key)
+    try:
+        async for key, shared in ordered_map(context.runner, announce_group, groups, context.store.fan_out):
+            for position in groups[len(batches)]:
+                announcement = Announcement(shared.date, shared.wall)
+                jobs.append(_Job(context, states[position], drafts[position], announcement, on_conflict))
+            batches.append(key)
+    except StorageError:
+        await withdraw(context, batches)
+        raise
     places = [position for group in groups for position in group]
     finished = 0
     async for outcome in ordered_map(context.runner, _save_announced, jobs, context.store.fan_out):
@@ -251,13 +258,12 @@ async def _save_announced(job: _Job) -> Entry | StorageError:
     context, state, draft = job.context, job.state, job.draft
     try:
         # The batch lies under one prefix: a conversation that changes its partition is announced under the old one too.
-        await announce_further(context, draft, draft.prefixes[1:], job.announcement)
+        job.announcement.join(await announce_further(context, draft, draft.prefixes[1:]))
         outcome = await _commit_state(context, state, draft, job.announcement, job.on_conflict)
         if isinstance(outcome, Entry):
             return outcome
         job.lost = True
-        creates = draft.built_on.is_new
-        known = await _rebased(context, state, draft.built_on, outcome, job.on_conflict, creates)
+        known = await _rebased(context, state, draft.built_on, outcome, job.on_conflict)
         return await _save_on(context, state, known, job.on_conflict)
     except StorageError as error:
         return error
@@ -289,7 +295,7 @@ async def delete(context: Context, conversation_id: str) -> bool:
     """Turn a document into a tombstone; see `Archive.delete`."""
     key = document_key(conversation_id)
 
-    async def fetch(key: str) -> Rejected:
+    async def fetch(key: str) -> Found:
         return await look(context, key, conversation_id)
 
     found = await context.beside_descriptor(fetch, key)
@@ -302,11 +308,12 @@ async def delete(context: Context, conversation_id: str) -> bool:
             return False
         known = known_of_document(archive, document, found.etag, found.body)
         stamp = document.stamp.next(context.new_id())
-        body = document.tombstone(stamp, archive.partition_by)
-        entry = document.deleted_entry(stamp.revision, len(body), archive.partition_by)
+        deleted_at = index_time(datetime.fromtimestamp(found.date, UTC))
+        body = document.tombstone(stamp, deleted_at, archive.partition_by)
+        entry = document.deleted_entry(stamp.revision, len(body), deleted_at, archive.partition_by)
         draft = draft_of(archive.partition_by, body, stamp, known, entry)
         outcome = await commit(context, draft, await announce(context, draft), rebases=True)
-        if not isinstance(outcome, Rejected):
+        if not isinstance(outcome, Found):
             return True
         found = outcome
     raise ConflictError(

@@ -134,14 +134,21 @@ class Document:
         """
         if not self.deleted:
             return entry_of(self.state(), self.stamp.revision, self.size, partition_by)
-        return self.deleted_entry(self.stamp.revision, self.size, partition_by)
+        try:
+            deleted_at = index_time(datetime.fromisoformat(self._fields["updated_at"]))
+        except (KeyError, TypeError, ValueError):
+            raise CorruptError(
+                f"the tombstone of conversation {self.conversation_id!r}: expected a time updated_at"
+            ) from None
+        return self.deleted_entry(self.stamp.revision, self.size, deleted_at, partition_by)
 
-    def deleted_entry(self, revision: int, size: int, partition_by: str | None) -> Entry:
+    def deleted_entry(self, revision: int, size: int, deleted_at: str, partition_by: str | None) -> Entry:
         """The entry of this conversation once it is deleted: at the same sort key, with no content.
 
         Args:
             revision: of the tombstone.
             size: of the tombstone, in stored bytes.
+            deleted_at: when, by the store's clock, as an index time.
             partition_by: of the archive.
         """
         _, created = self.sort_key(partition_by)
@@ -149,7 +156,7 @@ class Document:
             conversation_id=self.conversation_id,
             revision=revision,
             created=created,
-            updated=created,
+            updated=deleted_at,
             schema_version=SCHEMA_VERSION,
             message_count=0,
             branch_count=0,
@@ -158,7 +165,7 @@ class Document:
             deleted=True,
         )
 
-    def tombstone(self, stamp: Stamp, partition_by: str | None) -> bytes:
+    def tombstone(self, stamp: Stamp, deleted_at: str, partition_by: str | None) -> bytes:
         """The body of what this conversation leaves when it is deleted: its sort key, so that its row is found."""
         _, created = self.sort_key(partition_by)
         fields = {
@@ -166,6 +173,7 @@ class Document:
             "schema_version": SCHEMA_VERSION,
             "conversation_id": self.conversation_id,
             "created_at": created,
+            "updated_at": deleted_at,
             "metadata": _partition_only(self._fields.get("metadata") or {}, partition_by),
         }
         return compress(to_json(fields, f"the tombstone of conversation {self.conversation_id!r}"))

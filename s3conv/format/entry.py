@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from s3conv.errors import CorruptError, InvalidInputError
-from s3conv.format.codec import compress, decompress, from_json, to_json
+from s3conv.format.codec import MAX_DEPTH, compress, decompress, from_json, to_json
 from s3conv.format.keys import check_id
 from s3conv.format.support import FORMAT, check_format
 from s3conv.model.message import as_utc
@@ -21,6 +21,15 @@ from s3conv.model.state import ConversationState
 
 MAX_METADATA = 8 * 1024
 """Metadata of up to this many bytes of JSON is whole in the entry (DESIGN.md, section 5)."""
+
+MAX_PARTITION = 1024
+"""Longest partition, in bytes of canonical JSON: it will be part of every key of the index."""
+
+MAX_LOG_OBJECT = 16 * 1024 * 1024
+"""Most bytes of JSON in one object of the log: 500 entries with 8 KiB of metadata, the partition's and room."""
+
+_DEEPER = 8
+"""By how much an entry is nested deeper in an object of the log than in its document."""
 
 BATCH = 500
 """Most intents in one batch object."""
@@ -93,6 +102,13 @@ class _BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     intents: list[Intent]
 
 
+class _Head(msgspec.Struct):
+    format: int | str | None = None
+    kind: int | str | None = None
+    requires: list[str] = []
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
 _intent_decoder = msgspec.json.Decoder(_IntentObject)
 _batch_decoder = msgspec.json.Decoder(_BatchObject)
 
@@ -167,6 +183,12 @@ def entry_of(state: ConversationState, revision: int, size: int, partition_by: s
     for node in state.message_tree.walk():
         messages += 1
         leaves += not node.children
+    length = len(partition_of(state.metadata, partition_by).encode())
+    if length > MAX_PARTITION:
+        raise InvalidInputError(
+            f"conversation {state.conversation_id!r}: the value at {partition_by} has {length:,} bytes of JSON; a "
+            f"partition has at most {MAX_PARTITION:,}"
+        )
     metadata, truncated = _fitting(state, partition_by)
     return Entry(
         conversation_id=state.conversation_id,
@@ -205,14 +227,16 @@ def _pair_size(name: str, value: Any, what: str) -> int:
 
 def encode_intent(intent: Intent) -> bytes:
     """The object of one intent."""
-    return compress(to_json({"format": FORMAT, "kind": "intent", **msgspec.to_builtins(intent)}, "an intent"))
+    return _encode({"kind": "intent", **msgspec.to_builtins(intent)}, "an intent")
 
 
 def encode_batch(intents: list[Intent]) -> bytes:
     """The object of up to `BATCH` intents of one `save_many`."""
-    return compress(
-        to_json({"format": FORMAT, "kind": "batch", "intents": msgspec.to_builtins(intents)}, "a batch of intents")
-    )
+    return _encode({"kind": "batch", "intents": msgspec.to_builtins(intents)}, "a batch of intents")
+
+
+def _encode(fields: dict[str, Any], what: str) -> bytes:
+    return compress(to_json({"format": FORMAT, **fields}, what, MAX_DEPTH + _DEEPER))
 
 
 def decode_log_object(body: bytes, what: str) -> list[Intent]:
@@ -222,13 +246,18 @@ def decode_log_object(body: bytes, what: str) -> list[Intent]:
         CorruptError: it is no such object; `what` names it.
         UnsupportedFormatError: it is of a format or kind that this version does not know.
     """
-    raw = decompress(body, what)
-    kind = check_format(from_json(raw, what), ("intent", "batch"), what)
+    raw = decompress(body, what, MAX_LOG_OBJECT)
+    try:
+        # Straight into what is expected: as plain values, 20 KB of brackets would become gigabytes.
+        head = _head_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptError(f"{what} is not JSON of a log object: {error}") from None
+    kind = check_format(msgspec.structs.asdict(head), ("intent", "batch"), what)
     try:
         intents = [_intent_decoder.decode(raw)] if kind == "intent" else _batch_decoder.decode(raw).intents
         for intent in intents:
             check_entry(intent.entry)
-    except (msgspec.ValidationError, ValueError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise CorruptError(f"{what} is not {kind}: {error}") from None
     return list(intents)
 

@@ -74,7 +74,7 @@ def identity(node: ConversationNode) -> Hashable:
         message.function_call,
         message.tool_call_id,
     ]
-    return ("said", json.dumps(said, sort_keys=True), as_utc(node.timestamp))
+    return ("said", _canonical(said), as_utc(node.timestamp))
 
 
 def _merge_children(mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
@@ -124,7 +124,15 @@ def _pick(before: V, mine: V, other: V) -> V:
 
 def _same(one: object, other: object) -> bool:
     """Equal as JSON values; to Python alone, 1, 1.0 and true would be the same."""
-    return one is other or (one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+    return one is other or (one == other and _canonical(one) == _canonical(other))
+
+
+def _canonical(value: object) -> str:
+    """A text that is the same for equal JSON values, whatever the order of their keys."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except TypeError:  # keys of several types have no order before JSON has made text of them
+        return json.dumps(json.loads(json.dumps(value)), sort_keys=True)
 
 
 _ABSENT = object()

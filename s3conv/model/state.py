@@ -101,7 +101,7 @@ class ConversationState:
         """
         if self._tree is None:
             raise InvalidInputError(f"conversation {self.conversation_id!r} has no message yet: add one first")
-        return self._tree
+        return _root(self._tree)
 
     @message_tree.setter
     def message_tree(self, tree: Tree[ConversationNode]) -> None:

@@ -19,6 +19,7 @@ from s3conv.store.base import NotModified as NotModified
 from s3conv.store.base import ObjectHead as ObjectHead
 from s3conv.store.base import ObjectStore as ObjectStore
 from s3conv.store.base import PreconditionFailed as PreconditionFailed
+from s3conv.store.base import RangeNotSatisfiable as RangeNotSatisfiable
 from s3conv.store.base import StoredObject as StoredObject
 from s3conv.store.base import Written as Written
 

@@ -11,6 +11,11 @@ a reader sees all of the old body or all of the new one. With `if_match` or `if_
 write are one step: of any number of concurrent writers naming one ETag, exactly one wins. That holds for bodies that
 differ, as all of s3conv's do (each has its write id): an ETag may be a hash, which an identical body does not change.
 
+**Ranges.** A `get` with a `span` gives exactly the bytes asked for, or raises `RangeNotSatisfiable`: never fewer bytes,
+never others. Its `etag` is "" on every backend, as a store may have to read the whole to know the ETag; the rest is as
+in a whole `get`. It takes no condition: ranges are read from objects that never change. A part cannot be checked
+against the checksum that a store keeps of the whole, so what is read in ranges carries checksums of its own.
+
 **Answers.** Only "the key is not there" gives None. `PreconditionFailed` and every other `StoreError` except
 `UnavailableError` mean that a write was *not* applied; after `UnavailableError` it may have been, now or later.
 `Contended` means "not applied, send the same again".
@@ -49,13 +54,22 @@ class NotModified(StoreError):
     """304: the object still has the ETag that the `get` named."""
 
 
+class RangeNotSatisfiable(StoreError):
+    """416: the object is there, but ends before the `span` of a `get` does: it was cut short, or the span is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a `get` returns. `metadata` holds the user metadata where the store keeps it; it is a hint only."""
+    """What a `get` returns. `date` is the store's clock when it answered; `metadata` holds the user metadata where the
+    store keeps it, and is a hint only.
+
+    With a `span`, `body` is those bytes and `etag` is "".
+    """
 
     body: bytes
     etag: str
     last_modified: float
+    date: float
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,10 +92,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One key of a `list`."""
+    """One key of a `list`; `size` is the length of its body, in bytes."""
 
     key: str
     last_modified: float
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +116,14 @@ class ObjectStore(Protocol):
     fan_out: int
     """How many requests may be in flight at once; as large as the connection pool. 1: requests run inline."""
 
-    async def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
-        """Fetch an object whole; None if it is not there; `NotModified` if its ETag is `if_none_match`."""
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
+    ) -> StoredObject | None:
+        """Fetch an object; None if it is not there; `NotModified` if its ETag is `if_none_match`.
+
+        `span` is (start, length) in bytes, start from 0 and length from 1: fetch these instead of the whole. Raises
+        `RangeNotSatisfiable` if the object has fewer. Not together with `if_none_match`.
+        """
         ...
 
     async def head(self, key: str) -> ObjectHead | None:
@@ -168,6 +189,27 @@ def check_conditions(if_match: str | None, if_none_match: str | None) -> None:
         raise InvalidInputError("if_match is empty: expected the ETag of a get, head or put")
     if if_none_match not in (None, "*"):
         raise InvalidInputError(f"if_none_match of a put is {if_none_match!r}: expected '*'")
+
+
+def check_span(span: tuple[int, int] | None, if_none_match: str | None) -> None:
+    """Raise `InvalidInputError` if a get names bytes that no object can have, or a condition on a part."""
+    if span is None:
+        return
+    start, length = span
+    if start < 0 or length < 1:
+        raise InvalidInputError(f"span is {span}: expected (start, length), start from 0 and length from 1")
+    if if_none_match is not None:
+        raise InvalidInputError("a get takes if_none_match or span, not both")
+
+
+def check_holds(where: str, size: int, span: tuple[int, int]) -> None:
+    """Raise `RangeNotSatisfiable` if the object at `where`, of `size` bytes, ends before `span` does."""
+    start, length = span
+    if start + length > size:
+        raise RangeNotSatisfiable(
+            f"{where} has {size} bytes; expected {length} from byte {start} on: it was cut short, or what names this "
+            f"range is wrong"
+        )
 
 
 def check_delete(keys: Sequence[str]) -> None:

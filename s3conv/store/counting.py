@@ -18,7 +18,8 @@ class CountingStore:
 
     `counts` holds the requests by kind (get, head, put, delete, list, enclosing): a delete of many keys is one
     request, so is each page of a list. `log` holds (kind, key) in order: one line for each key deleted, the prefix for
-    a list.
+    a list. `bytes_written` sums up the bodies of all puts, `bytes_read` those that gets gave: of a range, the range.
+    Any number of threads may share it.
     """
 
     def __init__(self, inner: ObjectStore) -> None:
@@ -27,6 +28,8 @@ class CountingStore:
         self.fan_out = inner.fan_out
         self.counts: Counter[str] = Counter()
         self.log: list[tuple[str, str]] = []
+        self.bytes_read = 0
+        self.bytes_written = 0
         self._lock = Mutex()
 
     def reset(self) -> None:
@@ -34,16 +37,24 @@ class CountingStore:
         with self._lock:
             self.counts.clear()
             self.log.clear()
+            self.bytes_read = self.bytes_written = 0
 
-    def _count(self, kind: str, *keys: str) -> None:
+    def _count(self, kind: str, *keys: str, written: int = 0) -> None:
         with self._lock:
             self.counts[kind] += 1
             self.log.extend((kind, key) for key in keys)
+            self.bytes_written += written
 
-    async def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
+    ) -> StoredObject | None:
         """See `ObjectStore.get`."""
         self._count("get", key)
-        return await self.inner.get(key, if_none_match=if_none_match)
+        found = await self.inner.get(key, if_none_match=if_none_match, span=span)
+        if found is not None:
+            with self._lock:
+                self.bytes_read += len(found.body)
+        return found
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`."""
@@ -60,7 +71,7 @@ class CountingStore:
         metadata: Mapping[str, str] | None = None,
     ) -> Written:
         """See `ObjectStore.put`."""
-        self._count("put", key)
+        self._count("put", key, written=len(body))
         return await self.inner.put(key, body, if_match=if_match, if_none_match=if_none_match, metadata=metadata)
 
     async def delete(self, keys: Sequence[str]) -> None:

@@ -35,8 +35,10 @@ from s3conv.store.base import (
     Written,
     check_conditions,
     check_delete,
+    check_holds,
     check_key,
     check_prefix,
+    check_span,
     is_key,
 )
 
@@ -63,10 +65,15 @@ class LocalStore:
         self._synced: set[str] = set()
         self._swept = False
 
-    async def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
+    ) -> StoredObject | None:
         """See `ObjectStore.get`."""
         _check(key)
+        check_span(span, if_none_match)
         with self._errors(key), self._folder_of(key) as (folder, name):
+            if span is not None:
+                return _read_span(folder, name, span, os.path.join(self.root, key))
             found = _read(folder, name)
         if found is not None and found.etag == if_none_match:
             raise NotModified(f"{self.url}: {key} still has the ETag {if_none_match}")
@@ -273,22 +280,48 @@ def _check(key: str) -> None:
         raise InvalidInputError(f"object key {key!r} is not allowed in a directory: a part begins with '.'")
 
 
-def _read(folder: int | None, name: str) -> StoredObject | None:
-    if folder is None:
-        return None
-    try:
-        descriptor = os.open(name, _FILE, dir_fd=folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+@contextmanager
+def _opened(folder: int | None, name: str) -> Generator[tuple[int, os.stat_result] | None]:
+    """A file open for reading, and what is known about it; None if there is none of this name."""
+    descriptor = None
+    if folder is not None:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            descriptor = os.open(name, _FILE, dir_fd=folder)
+    if descriptor is None:
+        yield None
+        return
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        with open(descriptor, "rb", closefd=False) as file:
-            body = file.read()
+        yield (descriptor, status) if stat.S_ISREG(status.st_mode) else None
     finally:
         os.close(descriptor)
-    return StoredObject(body, hashlib.sha256(body).hexdigest(), status.st_mtime)
+
+
+def _read(folder: int | None, name: str) -> StoredObject | None:
+    with _opened(folder, name) as opened:
+        if opened is None:
+            return None
+        descriptor, status = opened
+        with open(descriptor, "rb", closefd=False) as file:
+            body = file.read()
+    # Reading must not write, so that the clock is not asked by writing a file: a local file system's is the machine's.
+    return StoredObject(body, hashlib.sha256(body).hexdigest(), status.st_mtime, time.time())
+
+
+def _read_span(folder: int | None, name: str, span: tuple[int, int], where: str) -> StoredObject | None:
+    """Read the bytes of `span` and no others: without the rest there is no hash, so no ETag."""
+    with _opened(folder, name) as opened:
+        if opened is None:
+            return None
+        descriptor, status = opened
+        check_holds(where, status.st_size, span)  # First: a length that is damaged could be all of the memory.
+        start, length = span
+        body = b""
+        # One call may read less than it is asked for: 2 GiB at most, or what a network file system likes.
+        while part := os.pread(descriptor, length - len(body), start + len(body)):
+            body += part
+        check_holds(where, start + len(body), span)  # Somebody may have cut it meanwhile.
+    return StoredObject(body, "", status.st_mtime, time.time())
 
 
 def _is_there(folder: int, name: str) -> bool:
@@ -363,4 +396,4 @@ def _walk(folder: int, prefix: str, after: str) -> Iterator[Listed]:
         if stat.S_ISLNK(status.st_mode):
             # Leaving it out would be a conversation that silently is not there.
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        yield Listed(key, status.st_mtime)
+        yield Listed(key, status.st_mtime, status.st_size)

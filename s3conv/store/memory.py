@@ -10,6 +10,7 @@ import hashlib
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Literal
@@ -26,8 +27,10 @@ from s3conv.store.base import (
     Written,
     check_conditions,
     check_delete,
+    check_holds,
     check_key,
     check_prefix,
+    check_span,
 )
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -61,14 +64,20 @@ class MemoryStore:
         else:
             self._space = _Space()
 
-    async def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
+    ) -> StoredObject | None:
         """See `ObjectStore.get`."""
         check_key(key)
+        check_span(span, if_none_match)
         with self._space.lock:
             found = self._space.objects.get(key)
+        if found is not None and span is not None:
+            check_holds(f"{self.url}: {key}", len(found.body), span)
+            return replace(found, body=found.body[span[0] : sum(span)], etag="", date=time.time())
         if found is not None and found.etag == if_none_match:
             raise NotModified(f"{self.url}: {key} still has the ETag {if_none_match}")
-        return found
+        return replace(found, date=time.time()) if found is not None else None
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`."""
@@ -100,7 +109,7 @@ class MemoryStore:
             if found is None:
                 insort(self._space.keys, key)
             date = time.time()
-            self._space.objects[key] = StoredObject(body, etag, date, kept)
+            self._space.objects[key] = StoredObject(body, etag, date, date, kept)
         return Written(etag, date)
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -118,7 +127,8 @@ class MemoryStore:
             keys = self._space.keys
             first = max(bisect_left(keys, prefix), bisect_right(keys, after))
             page = [key for key in islice(keys, first, first + LIST_PAGE + 1) if key.startswith(prefix)]
-            listed = [Listed(key, self._space.objects[key].last_modified) for key in page[:LIST_PAGE]]
+            found = [(key, self._space.objects[key]) for key in page[:LIST_PAGE]]
+            listed = [Listed(key, one.last_modified, len(one.body)) for key, one in found]
             return Listing(listed, len(page) > LIST_PAGE, time.time())
 
     async def enclosing(self, name: str) -> Sequence[str]:

@@ -7,7 +7,9 @@ to `s3_errors`, when to send again to the core.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from time import time
@@ -25,8 +27,10 @@ from s3conv.store.base import (
     Written,
     check_conditions,
     check_delete,
+    check_holds,
     check_key,
     check_prefix,
+    check_span,
 )
 from s3conv.store.s3_errors import BrokenBody, KeyMissing, refused, translate
 from s3conv.store.s3_transport import FAN_OUT, Answer, ClientSettings, Transport
@@ -34,6 +38,7 @@ from s3conv.store.s3_transport import FAN_OUT, Answer, ClientSettings, Transport
 _BODY_ATTEMPTS = 4
 """GETs until a body arrives whole. The SDK retries a request, but not the reading of its answer."""
 
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _CONTENT_TYPES = {".zst": "application/zstd", ".json": "application/json"}
 
 
@@ -65,15 +70,25 @@ class S3Store:
             self._written = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_id}
         self._bucket_seen = False
 
-    async def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
+    ) -> StoredObject | None:
         """See `ObjectStore.get`."""
         check_key(key)
-        condition = {"IfNoneMatch": if_none_match} if if_none_match is not None else {}
+        check_span(span, if_none_match)
+        wanted = {"IfNoneMatch": if_none_match} if if_none_match is not None else {}
+        if span is not None:
+            wanted["Range"] = f"bytes={span[0]}-{sum(span) - 1}"
         try:
-            answer = await self._call("get_object", self._root + key, **condition)
+            answer = await self._call("get_object", self._root + key, **wanted)
         except KeyMissing:
             return None
-        return StoredObject(answer["Body"], answer["ETag"], _last_modified(answer), answer.get("Metadata", {}))
+        found = StoredObject(
+            answer["Body"], answer["ETag"], _last_modified(answer), _date(answer), answer.get("Metadata", {})
+        )
+        if span is None:
+            return found
+        return replace(found, body=_part(answer, span, self._where(self._root + key)), etag="")
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`."""
@@ -156,7 +171,8 @@ class S3Store:
         date = _date(answer)
         cut = len(self._root)
         listed = [
-            Listed(name[cut:], entry["LastModified"].timestamp()) for name, entry in zip(names, found, strict=True)
+            Listed(name[cut:], entry["LastModified"].timestamp(), entry["Size"])
+            for name, entry in zip(names, found, strict=True)
         ]
         return Listing(listed, more and bool(listed), date)
 
@@ -238,6 +254,31 @@ def open_s3(url: str, bucket: str, prefix: str, asynchronous: bool, options: Map
 
         transport = Boto3Transport(settings, client)
     return S3Store(url, bucket, prefix, transport, **kept)
+
+
+def _part(answer: Answer, span: tuple[int, int], where: str) -> bytes:
+    """The bytes of `span`, out of the answer to a GET that asked for them.
+
+    A store may ignore the question and send the whole (200, without Content-Range), or send what there is of the range.
+    Whatever else does not say what it holds, or says what it does not hold, is refused: wrong bytes would be believed.
+    """
+    body: bytes = answer["Body"]
+    start, length = span
+    status, said = answer["ResponseMetadata"]["HTTPStatusCode"], answer.get("ContentRange")
+    if status == 200 and said is None:
+        check_holds(where, len(body), span)
+        return body[start : start + length]
+    if sent := _CONTENT_RANGE.fullmatch(said or ""):
+        first, last = int(sent[1]), int(sent[2])
+        if first == start and last - first + 1 == len(body):
+            if len(body) == length:
+                return body
+            if sent[3] == str(last + 1):  # All that there is, to the end of the object.
+                check_holds(where, last + 1, span)
+    raise StoreError(
+        f"{where}: asked for bytes {start} to {start + length - 1}, the store answered {status} with {len(body)} bytes "
+        f"and the Content-Range {said!r}: it, or a proxy before it, does not keep to HTTP; use another"
+    )
 
 
 def _last_modified(answer: Answer) -> float:

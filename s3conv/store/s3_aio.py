@@ -47,7 +47,9 @@ class AioTransport:
             answer: dict[str, Any] = await getattr(client, operation)(**with_checksum(client, operation, parameters))
         if operation == "get_object":
             try:
-                async with answer["Body"] as stream:
+                stream = answer["Body"]
+                # Not `as stream`: entering gives the raw response, which knows nothing of the SDK's checksum.
+                async with stream:
                     answer["Body"] = await stream.read()
             except Exception as error:
                 raise BrokenBody(str(error)) from error

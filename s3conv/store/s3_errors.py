@@ -18,7 +18,7 @@ from s3conv.errors import (
     StoreError,
     UnavailableError,
 )
-from s3conv.store.base import Contended, NotModified, PreconditionFailed
+from s3conv.store.base import Contended, NotModified, PreconditionFailed, RangeNotSatisfiable
 
 
 class KeyMissing(StoreError):
@@ -121,6 +121,10 @@ def refused(code: str, message: str, operation: str, where: str, status: int = 0
         return NotModified(said)
     if status == 412 or code == "PreconditionFailed":
         return PreconditionFailed(said)
+    if status == 416 or code == "InvalidRange":
+        return RangeNotSatisfiable(
+            f"{said}: the object is shorter than asked for; it was cut short, or what names this range is wrong"
+        )
     if status == 409 and code in _CONTENDED_CODES:
         return Contended(f"{said}: another write to it is in progress; send the same again")
     if code in _CREDENTIAL_CODES:

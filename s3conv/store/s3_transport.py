@@ -38,6 +38,7 @@ class Sending(Enum):
     NOT_OURS = 0
     OURS = 1
     CONDITIONAL_PUT = 2
+    RANGED_GET = 3
 
 
 _sending: ContextVar[Sending] = ContextVar("s3conv_sending", default=Sending.NOT_OURS)
@@ -104,8 +105,12 @@ def with_checksum(client: Any, operation: str, parameters: Parameters) -> Parame
 @contextmanager
 def marked(operation: str, parameters: Parameters) -> Generator[None]:
     """Let the handlers know the request that is made inside as ours."""
-    conditional = operation == "put_object" and ("IfMatch" in parameters or "IfNoneMatch" in parameters)
-    token = _sending.set(Sending.CONDITIONAL_PUT if conditional else Sending.OURS)
+    kind = Sending.OURS
+    if operation == "put_object" and ("IfMatch" in parameters or "IfNoneMatch" in parameters):
+        kind = Sending.CONDITIONAL_PUT
+    elif operation == "get_object" and "Range" in parameters:
+        kind = Sending.RANGED_GET
+    token = _sending.set(kind)
     try:
         yield
     finally:
@@ -118,7 +123,7 @@ def sending() -> Sending:
 
 
 def teach(client: Any) -> None:
-    """Make `client` send our PUTs as they must be sent; the requests of its owner stay as they are.
+    """Make `client` send our PUTs and ranged GETs as they must be sent; the requests of its owner stay as they are.
 
     A blind re-send of a conditional PUT, after a lost response, would be refused with 412 by the very write that it
     repeats. First in line, so that the SDK's own handlers do not spend their retry quota on it. However often this is
@@ -126,6 +131,8 @@ def teach(client: Any) -> None:
     """
     events = client.meta.events
     events.register_first("needs-retry.s3.PutObject", _end_here, unique_id="s3conv-conditional-put-is-sent-once")
+    # Last of all handlers of this event, to undo what the SDK's own has done.
+    events.register_last("before-parameter-build", _ask_no_checksum, unique_id="s3conv-range-asks-no-checksum")
     events.register_last("before-send.s3.PutObject", _do_not_ask_first, unique_id="s3conv-small-put-does-not-ask-first")
 
 
@@ -133,6 +140,12 @@ def _do_not_ask_first(request: Any, **_: object) -> None:
     # "Expect: 100-continue" costs every PUT a round trip. It is not signed, so it can go.
     if sending() is not Sending.NOT_OURS and int(request.headers.get("Content-Length") or 0) < _EXPECT_FROM:
         del request.headers["Expect"]
+
+
+def _ask_no_checksum(params: dict[str, Any], **_: object) -> None:
+    # Some stores send the checksum of the whole beside a part of it, and the SDK, having asked, would compare the two.
+    if sending() is Sending.RANGED_GET:
+        params.pop("ChecksumMode", None)
 
 
 def _end_here(response: tuple[Any, Any] | None = None, caught_exception: Exception | None = None, **_: object) -> None:

@@ -60,12 +60,14 @@ class ScriptedStore(CountingStore):
             raise fault.error
         return fault.error
 
-    async def get(self, key: str, *, if_none_match: str | None = None) -> StoredObject | None:
+    async def get(
+        self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
+    ) -> StoredObject | None:
         after = self._begin("get", key)
-        found = await super().get(key, if_none_match=if_none_match)
+        found = await super().get(key, if_none_match=if_none_match, span=span)
         if after is not None:
             raise after
-        return found
+        return found and replace(found, date=found.date + self.clock)
 
     async def head(self, key: str) -> ObjectHead | None:
         after = self._begin("head", key)

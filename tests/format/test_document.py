@@ -118,10 +118,11 @@ STORED = (
     '"timestamp":"2025-03-01T13:30:02+05:30","prompt_name":null,"branch_name":"b","metadata":{"model":"m"}}'
     "]}"
 )
+DELETED_AT = "2026-01-31T12:00:00.000000Z"
 TOMBSTONE = (
     '{"s3conv":{"format":1,"kind":"tombstone","revision":8,"write":"0c","lineage":["0a","0b","0c"]},'
     '"schema_version":"1.1.0","conversation_id":"conv-1","created_at":"2025-03-01T08:00:00.000000Z",'
-    '"metadata":{"user.plan":"free"}}'
+    '"updated_at":"2026-01-31T12:00:00.000000Z","metadata":{"user.plan":"free"}}'
 )
 
 
@@ -133,7 +134,7 @@ def test_the_stored_form_is() -> None:
 
 
 def test_the_tombstone_is() -> None:
-    body = decode(encode_document(example(), STAMP)).tombstone(STAMP.next("0c"), "metadata.user.plan")
+    body = decode(encode_document(example(), STAMP)).tombstone(STAMP.next("0c"), DELETED_AT, "metadata.user.plan")
     assert raw(body).decode() == TOMBSTONE
 
 
@@ -209,12 +210,12 @@ def test_nodes_come_after_their_parents_and_siblings_keep_their_order(state: Con
     assert not any("node_id" in row for row in rows)
 
 
-def test_a_conversation_may_begin_inside_a_larger_tree() -> None:
-    whole = Tree(ConversationNode(LLMMessage("system", "whole")))
-    part = whole.add_child(ConversationNode(LLMMessage("user", "part")))
-    part.add_child(ConversationNode(LLMMessage("assistant", "below")))
-    again = decode(encode_document(ConversationState("c", part), STAMP)).state()
-    assert [node.data.message.content for node in again.message_tree.walk()] == ["part", "below"]
+def test_a_conversation_whose_tree_became_part_of_another_is_refused() -> None:
+    state = ConversationState.start("c", system="part")
+    ConversationState.start("whole", system="whole").message_tree.add_child(state.message_tree)
+    for form in (state.to_dict, lambda: encode_document(state, STAMP)):
+        with pytest.raises(InvalidInputError, match="expected the root"):
+            form()
 
 
 def chain(length: int) -> ConversationState:
@@ -388,8 +389,8 @@ def uses(document: Document) -> list[Any]:
         lambda: document.sort_key("metadata.user.plan"),
         lambda: document.sort_key(None),
         lambda: document.entry("metadata.user_id"),
-        lambda: document.deleted_entry(9, 100, "metadata.user.plan"),
-        lambda: document.tombstone(document.stamp.next("0d"), "metadata.user_id"),
+        lambda: document.deleted_entry(9, 100, DELETED_AT, "metadata.user.plan"),
+        lambda: document.tombstone(document.stamp.next("0d"), DELETED_AT, "metadata.user_id"),
         lambda: encode_document(document.state(), document.stamp),
         lambda: document.state().to_dict(),
     ]
@@ -575,15 +576,15 @@ def test_a_tombstone_is_no_conversation_but_has_a_sort_key_and_an_entry() -> Non
 @given(states(max_nodes=2), st.sampled_from([None, "metadata.a.b", "metadata.parent", "metadata.~"]))
 def test_a_tombstone_has_the_sort_key_of_its_conversation(state: ConversationState, partition_by: str | None) -> None:
     document = decode(encode_document(state, STAMP))
-    tombstone = decode(document.tombstone(STAMP.next("0c"), partition_by), state.conversation_id)
+    tombstone = decode(document.tombstone(STAMP.next("0c"), DELETED_AT, partition_by), state.conversation_id)
     assert tombstone.deleted
     assert tombstone.stamp == STAMP.next("0c")
     assert tombstone.sort_key(partition_by) == document.sort_key(partition_by)
-    entry = document.deleted_entry(8, tombstone.size, partition_by)
+    entry = document.deleted_entry(8, tombstone.size, DELETED_AT, partition_by)
     assert tombstone.entry(partition_by) == entry
-    assert decode(tombstone.tombstone(STAMP.next("0d"), partition_by)).sort_key(partition_by) == document.sort_key(
+    assert decode(tombstone.tombstone(STAMP.next("0d"), DELETED_AT, partition_by)).sort_key(
         partition_by
-    )
+    ) == document.sort_key(partition_by)
 
 
 @given(hostile_ids, json_objects)

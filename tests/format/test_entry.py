@@ -228,9 +228,16 @@ def test_the_partitions_key_is_always_kept() -> None:
 
 
 def test_the_partitions_key_is_kept_even_where_it_alone_is_too_much() -> None:
-    said = entry("metadata.z", a=1, z="x" * 10_000)
-    assert said.metadata == {"z": "x" * 10_000}
+    about = {"id": "alice", "picture": "x" * 10_000}
+    said = entry("metadata.z.id", a=1, z=about)
+    assert said.metadata == {"z": about}
     assert said.metadata_truncated
+
+
+def test_a_partition_that_is_too_long_is_refused() -> None:
+    assert entry("metadata.z", z="x" * 1022).metadata == {"z": "x" * 1022}
+    with pytest.raises(InvalidInputError, match=r"metadata\.z has 1,025 bytes of JSON"):
+        entry("metadata.z", z="x" * 1023)
 
 
 @given(
@@ -240,7 +247,8 @@ def test_the_partitions_key_is_kept_even_where_it_alone_is_too_much() -> None:
 def test_what_an_entry_keeps_is_whole_fits_and_has_the_partition(
     sizes: dict[str, int], partition_by: str | None
 ) -> None:
-    metadata = {name: "x" * size for name, size in sizes.items()}
+    longest = {"a": 1000} if partition_by == "metadata.a" else {}
+    metadata = {name: "x" * min(size, longest.get(name, size)) for name, size in sizes.items()}
     said = entry(partition_by, **metadata)
     assert said.metadata.items() <= metadata.items()
     assert said.metadata_truncated == (json_size(metadata) > MAX_METADATA)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3conv.errors import InvalidInputError
-from s3conv.store import LIST_PAGE, Listing, NotModified, ObjectStore, PreconditionFailed
+from s3conv.store import LIST_PAGE, Listing, NotModified, ObjectStore, PreconditionFailed, RangeNotSatisfiable
 from tests.store.conftest import Backend
 
 HOSTILE = [
@@ -177,6 +177,76 @@ def test_a_get_of_what_is_known_is_not_modified(backend: Backend) -> None:
     backend.run(body)
 
 
+def test_a_span_gives_exactly_its_bytes(backend: Backend) -> None:
+    async def body(store: ObjectStore) -> None:
+        data = bytes(range(256)) * 300
+        await store.put("k/a", data, metadata={"s3conv-revision": "7"})
+        head = await store.head("k/a")
+        assert head is not None
+        for start, length in [(0, 1), (0, 10), (7, 1), (1000, 3000), (65_535, 2), (len(data) - 1, 1), (0, len(data))]:
+            found = await store.get("k/a", span=(start, length))
+            assert found is not None
+            assert found.body == data[start : start + length]
+            assert found.etag == ""
+            assert found.last_modified == head.last_modified
+            assert dict(found.metadata) == dict(head.metadata)
+        await store.put("k/a", b"other")
+        found = await store.get("k/a", span=(1, 3))
+        assert found is not None
+        assert found.body == b"the"
+
+    backend.run(body)
+
+
+@pytest.mark.parametrize("span", [(0, 6), (4, 2), (5, 1), (6, 1), (1000, 1), (2, 2**40), (2**40, 1), (2**61, 2**61)])
+def test_a_span_that_the_object_does_not_hold_is_an_error(backend: Backend, span: tuple[int, int]) -> None:
+    async def body(store: ObjectStore) -> None:
+        await store.put("k/a", b"12345")
+        await store.put("k/empty", b"")
+        for key in ("k/a", "k/empty"):
+            with pytest.raises(RangeNotSatisfiable, match=key):
+                await store.get(key, span=span)
+        found = await store.get("k/a", span=(0, 5))
+        assert found is not None
+        assert found.body == b"12345"
+
+    backend.run(body)
+
+
+def test_no_byte_of_an_empty_body_can_be_had(backend: Backend) -> None:
+    async def body(store: ObjectStore) -> None:
+        await store.put("k/empty", b"")
+        with pytest.raises(RangeNotSatisfiable):
+            await store.get("k/empty", span=(0, 1))
+
+    backend.run(body)
+
+
+def test_a_span_of_what_is_not_there_is_none(backend: Backend) -> None:
+    async def body(store: ObjectStore) -> None:
+        assert await store.get("a/b", span=(0, 1)) is None
+        await store.put("a/b/c", b"1")
+        assert await store.get("a/b", span=(0, 1)) is None
+        assert await store.get("a/b/c/d", span=(0, 1)) is None
+        await store.delete(["a/b/c"])
+        assert await store.get("a/b/c", span=(0, 1)) is None
+
+    backend.run(body)
+
+
+def test_a_span_that_makes_no_sense_is_refused(backend: Backend) -> None:
+    async def body(store: ObjectStore) -> None:
+        etag = (await store.put("k/a", b"12345")).etag
+        for span in [(-1, 1), (-5, 10), (0, 0), (2, 0), (0, -1), (3, -2)]:
+            with pytest.raises(InvalidInputError, match="span"):
+                await store.get("k/a", span=span)
+        for known in (etag, '"another"'):
+            with pytest.raises(InvalidInputError, match="not both"):
+                await store.get("k/a", span=(0, 1), if_none_match=known)
+
+    backend.run(body)
+
+
 def test_delete_takes_what_is_there_and_minds_nothing_else(backend: Backend) -> None:
     async def body(store: ObjectStore) -> None:
         for name in "abcd":
@@ -200,6 +270,8 @@ def test_hostile_keys_are_refused(backend: Backend, key: str) -> None:
     async def body(store: ObjectStore) -> None:
         with pytest.raises(InvalidInputError):
             await store.get(key)
+        with pytest.raises(InvalidInputError):
+            await store.get(key, span=(0, 1))
         with pytest.raises(InvalidInputError):
             await store.head(key)
         with pytest.raises(InvalidInputError):
@@ -272,6 +344,18 @@ def test_a_listing_dates_itself_and_its_objects(backend: Backend) -> None:
         assert abs(listing.objects[0].last_modified - head.last_modified) < 1  # S3 rounds one of the two.
         assert abs(listing.objects[0].last_modified - written.date) <= 2
         assert written.date <= listing.date <= written.date + 60
+
+    backend.run(body)
+
+
+def test_a_listing_says_how_large_its_objects_are(backend: Backend) -> None:
+    async def body(store: ObjectStore) -> None:
+        sizes = {"k/a": 0, "k/b/c": 1, "k/b/d": 70_000, "k/e": 5}
+        for key, size in sizes.items():
+            await store.put(key, b"x" * size)
+        await store.put("k/e", b"longer than before")
+        listed = (await store.list("k/")).objects
+        assert {entry.key: entry.size for entry in listed} == {**sizes, "k/e": 18}
 
     backend.run(body)
 
@@ -363,6 +447,9 @@ def test_large_bodies_survive(backend: Backend) -> None:
         found = await store.get("k/large")
         assert found is not None
         assert found.body == data
+        found = await store.get("k/large", span=(12_345, 5 << 20))
+        assert found is not None
+        assert found.body == data[12_345 : 12_345 + (5 << 20)]
 
     backend.run(body)
 

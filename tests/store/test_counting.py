@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from s3conv.bridge import run_sync
-from s3conv.store import PreconditionFailed, open_store
+from s3conv.store import PreconditionFailed, RangeNotSatisfiable, open_store
 from s3conv.store.counting import CountingStore
 
 
@@ -45,3 +47,40 @@ def test_it_counts_and_passes_through() -> None:
     store.reset()
     assert not store.counts
     assert store.log == []
+
+
+def test_it_counts_the_bytes_of_bodies() -> None:
+    store = CountingStore(open_store("memory://"))
+
+    async def body() -> None:
+        etag = (await store.put("k/a", b"12345678")).etag
+        with pytest.raises(PreconditionFailed):
+            await store.put("k/a", b"12", if_none_match="*")
+        await store.get("k/a")
+        found = await store.get("k/a", span=(2, 3))
+        assert found is not None
+        assert found.body == b"345"
+        with pytest.raises(RangeNotSatisfiable):
+            await store.get("k/a", span=(2, 30))
+        assert await store.get("k/b") is None
+        await store.head("k/a")
+        await store.put("k/a", b"", if_match=etag)
+
+    run_sync(body())
+    assert (store.bytes_written, store.bytes_read) == (10, 11)
+    assert store.counts["get"] == 4
+    store.reset()
+    assert (store.bytes_written, store.bytes_read) == (0, 0)
+
+
+def test_threads_lose_no_byte() -> None:
+    store = CountingStore(open_store("memory://"))
+
+    def use(number: int) -> None:
+        for _ in range(200):
+            run_sync(store.put(f"k/{number}", b"12345"))
+            run_sync(store.get(f"k/{number}", span=(1, 3)))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(8)))
+    assert (store.bytes_written, store.bytes_read) == (8 * 200 * 5, 8 * 200 * 3)

@@ -18,7 +18,7 @@ import pytest
 
 from s3conv.bridge import run_sync
 from s3conv.errors import AccessDeniedError, InvalidInputError, StorageError, StoreError, UnavailableError
-from s3conv.store import PreconditionFailed
+from s3conv.store import PreconditionFailed, RangeNotSatisfiable
 from s3conv.store.local import LocalStore
 
 R = TypeVar("R")
@@ -166,6 +166,8 @@ def test_no_symbolic_link_leads_out(store: LocalStore, tmp_path: Path) -> None:
         lambda: store.put("folder/deep/new", b"x"),
         lambda: store.list("folder/"),
         lambda: store.get("k/link"),
+        lambda: store.get("k/link", span=(0, 1)),
+        lambda: store.get("folder/secret", span=(0, 1)),
         lambda: store.put("k/link", b"x", if_none_match="*"),
         lambda: store.list("k/"),
     ]
@@ -195,6 +197,7 @@ def test_a_folder_or_a_pipe_is_no_object(store: LocalStore) -> None:
     os.mkfifo(Path(store.root) / "k" / "pipe")
     assert run_sync(store.get("k/a")) is None
     assert run_sync(store.get("k/pipe")) is None
+    assert run_sync(store.get("k/pipe", span=(0, 1))) is None
     with pytest.raises(StoreError, match="k/a"):
         run_sync(store.put("k/a", b"1"))
     with pytest.raises(StoreError, match="k/a/b/c"):
@@ -249,6 +252,7 @@ for attempt in (
     store.put("new/a", b"2"),
     store.delete(["open/a"]),
     store.get("shut/a"),
+    store.get("shut/a", span=(0, 1)),
     store.head("shut/a"),
     store.list("shut/"),
 ):
@@ -341,6 +345,9 @@ def test_no_descriptor_leaks(store: LocalStore, tmp_path: Path) -> None:
         etag = run_sync(store.put("k/a/b", b"1")).etag
         for attempt in (
             store.get("k/a/b"),
+            store.get("k/a/b", span=(0, 1)),
+            store.get("k/a/b", span=(0, 100)),
+            store.get("k/a", span=(0, 1)),
             store.get("k/a"),
             store.get("k/a/b/c"),
             store.get("x/y"),
@@ -376,6 +383,53 @@ def test_a_page_scans_no_folder_before_after(store: LocalStore, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", watched)
     assert [entry.key for entry in run_sync(store.list("k/", after="k/d/x")).objects] == ["k/e/x", "k/f/x"]
     assert len(scans) == 4  # k, k/d, k/e, k/f
+
+
+def test_a_span_reads_nothing_else(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_sync(store.put("k/a", b"0123456789" * 100_000))
+    calls: list[tuple[int, int]] = []
+    pread = os.pread
+
+    def watched(descriptor: int, length: int, start: int) -> bytes:
+        if length:
+            calls.append((start, length))
+        return pread(descriptor, length, start)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("the whole file is read")
+
+    monkeypatch.setattr(os, "pread", watched)
+    monkeypatch.setattr("s3conv.store.local.open", refused, raising=False)
+    found = run_sync(store.get("k/a", span=(500_003, 7)))
+    assert found is not None
+    assert found.body == b"3456789"
+    with pytest.raises(RangeNotSatisfiable, match="k/a has 1000000 bytes"):
+        run_sync(store.get("k/a", span=(999_999, 2)))
+    assert calls == [(500_003, 7)]
+
+
+def test_a_span_that_is_read_in_parts_is_whole(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_sync(store.put("k/a", b"0123456789"))
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, length, start: pread(descriptor, min(length, 3), start))
+    found = run_sync(store.get("k/a", span=(1, 8)))
+    assert found is not None
+    assert found.body == b"12345678"
+
+
+def test_a_file_that_is_cut_while_a_span_is_read_gives_no_part(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_sync(store.put("k/a", b"0123456789"))
+    pread = os.pread
+
+    def cutting(descriptor: int, length: int, start: int) -> bytes:
+        os.truncate(Path(store.root) / "k" / "a", 4)
+        return pread(descriptor, length, start)
+
+    monkeypatch.setattr(os, "pread", cutting)
+    with pytest.raises(RangeNotSatisfiable, match="k/a has 4 bytes"):
+        run_sync(store.get("k/a", span=(1, 8)))
 
 
 def test_enclosing_looks_in_every_parent(tmp_path: Path) -> None:

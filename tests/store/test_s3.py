@@ -159,6 +159,18 @@ def test_the_users_own_requests_are_sent_as_before(
     client.close()
 
 
+def test_the_users_own_ranges_still_ask_for_a_checksum(faulty: FaultyServer, s3_session: boto3.Session) -> None:
+    client = s3_session.client("s3", endpoint_url=faulty.url)
+    faulty.respond = lambda method, path, number: Answer(200, b"body", {"ETag": '"e"'})
+    store = open_store("s3://bucket/x", client=client)
+    run_sync(store.get("k/a"))
+    run_sync(store.get("k/a", span=(0, 1)))
+    client.get_object(Bucket="bucket", Key="k", Range="bytes=0-0")["Body"].close()
+    asks = ["x-amz-checksum-mode" in {name.lower() for name in headers} for _, _, headers in faulty.requests]
+    assert asks == [True, False, True]
+    client.close()
+
+
 @pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
 @pytest.mark.parametrize("answer", [Answer(drop=True), Answer(503)])
 def test_no_retry_mode_sends_a_conditional_put_twice(

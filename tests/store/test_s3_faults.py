@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Coroutine
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -15,7 +17,7 @@ from s3conv.errors import (
     StoreError,
     UnavailableError,
 )
-from s3conv.store import Contended, NotModified, ObjectStore, PreconditionFailed
+from s3conv.store import Contended, NotModified, ObjectStore, PreconditionFailed, RangeNotSatisfiable
 from tests.store.conftest import Backend
 from tests.store.faulty_server import Answer, FaultyServer, error
 
@@ -32,11 +34,22 @@ OUTAGES = [
 ]
 FOUND = Answer(200, b"body", {"ETag": '"e"', "Last-Modified": "Mon, 02 Mar 2026 10:00:00 GMT"})
 
+
+def _part(body: bytes, content_range: str | None, status: int = 206, more: dict[str, str] | None = None) -> Answer:
+    """An answer to a GET of a range."""
+    said = {"Content-Range": content_range} if content_range is not None else {}
+    return Answer(status, body, {**FOUND.headers, **said, **(more or {})})
+
+
 Operation = Callable[[ObjectStore], Coroutine[Any, Any, object]]
 
 
 async def _get(store: ObjectStore) -> object:
     return await store.get("a/b")
+
+
+async def _get_span(store: ObjectStore) -> object:
+    return await store.get("a/b", span=(1, 2))
 
 
 async def _head(store: ObjectStore) -> object:
@@ -63,7 +76,7 @@ async def _delete_two(store: ObjectStore) -> None:
     await store.delete(["a/b", "a/c"])
 
 
-ALL: list[Operation] = [_get, _head, _put, _put_if, _list, _delete, _delete_two]
+ALL: list[Operation] = [_get, _get_span, _head, _put, _put_if, _list, _delete, _delete_two]
 
 
 @pytest.mark.parametrize("conditions", CONDITIONS)
@@ -94,7 +107,7 @@ def test_a_conditional_put_is_sent_once_on_a_connection_in_use(faulty_backend: B
 
 
 @pytest.mark.parametrize("outage", [Answer(drop=True), error(500, "InternalError"), error(503, "SlowDown")])
-@pytest.mark.parametrize("operation", [_get, _head, _put, _list, _delete, _delete_two])
+@pytest.mark.parametrize("operation", [_get, _get_span, _head, _put, _list, _delete, _delete_two])
 def test_any_other_request_is_retried(
     faulty_backend: Backend, faulty: FaultyServer, outage: Answer, operation: Operation
 ) -> None:
@@ -102,6 +115,8 @@ def test_any_other_request_is_retried(
     fine = Answer(200, page if operation is _list else b"", FOUND.headers)
     if operation is _delete_two:
         fine = Answer(200, b"<DeleteResult/>")
+    if operation is _get_span:
+        fine = _part(b"od", "bytes 1-2/4")
     faulty.respond = lambda method, path, number: outage if number < 2 else fine
 
     async def body(store: ObjectStore) -> None:
@@ -146,6 +161,131 @@ def test_a_body_that_never_comes_whole_is_unavailable(faulty_backend: Backend, f
     with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
         faulty_backend.run(_get)
     assert faulty.methods == ["GET"] * 4
+
+
+def test_a_body_that_is_not_what_its_checksum_says_is_not_taken(faulty_backend: Backend, faulty: FaultyServer) -> None:
+    other = {"x-amz-checksum-crc32": b64encode(crc32(b"another body").to_bytes(4, "big")).decode()}
+    faulty.respond = lambda method, path, number: Answer(200, b"body", {**FOUND.headers, **other})
+    with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+        faulty_backend.run(_get)
+    assert faulty.methods == ["GET"] * 4
+
+
+def test_a_range_is_asked_for_and_given(faulty_backend: Backend, faulty: FaultyServer) -> None:
+    # Some stores send the checksum of the whole with it.
+    whole = {"x-amz-checksum-crc32": b64encode(crc32(b"whole body").to_bytes(4, "big")).decode()}
+    answers = [
+        _part(b"ole", "bytes 2-4/10"),
+        _part(b"ole", "bytes 2-4/*"),
+        _part(b"ole", "bytes 2-4/10", more=whole),
+        _part(b"whole body", None, status=200),
+        _part(b"whole body", None, status=200, more=whole),
+    ]
+    faulty.respond = lambda method, path, number: answers[number]
+
+    async def body(store: ObjectStore) -> None:
+        for _ in answers:
+            found = await store.get("a/b", span=(2, 3))
+            assert found is not None
+            assert found.body == b"ole"
+            assert found.etag == ""
+            assert found.last_modified == 1772445600
+
+    faulty_backend.run(body)
+    assert faulty.methods == ["GET"] * len(answers)
+    for _, _, headers in faulty.requests:
+        assert headers["Range"] == "bytes=2-4"
+        assert "x-amz-checksum-mode" not in {name.lower() for name in headers}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        error(416, "InvalidRange", "The requested range is not satisfiable"),
+        Answer(416, b"", {"Content-Range": "bytes */4"}),
+        Answer(416, b"<html>no</html>"),
+        error(400, "InvalidRange"),
+        _part(b"dy", "bytes 2-3/4"),
+        _part(b"", "bytes 2-1/2"),
+        _part(b"body", None, status=200),
+        _part(b"", None, status=200),
+    ],
+)
+def test_an_object_that_ends_before_the_range_does(
+    faulty_backend: Backend, faulty: FaultyServer, answer: Answer
+) -> None:
+    faulty.respond = lambda method, path, number: answer
+
+    async def body(store: ObjectStore) -> None:
+        with pytest.raises(RangeNotSatisfiable, match=r"s3://some-bucket/archive/a/b.*cut short"):
+            await store.get("a/b", span=(2, 3))
+
+    faulty_backend.run(body)
+    assert faulty.methods == ["GET"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _part(b"ole", None),
+        _part(b"ole", None, more={"Content-Type": "multipart/byteranges; boundary=x"}),
+        _part(b"ole", "bytes 2-4"),
+        _part(b"ole", "octets 2-4/10"),
+        _part(b"ole", "bytes */10"),
+        _part(b"ole", "bytes 2-6/10"),
+        _part(b"o", "bytes 2-3/4"),
+        _part(b"le ", "bytes 3-5/10"),
+        _part(b"hol", "bytes 1-3/10"),
+        _part(b"ol", "bytes 2-4/10"),
+        _part(b"ole ", "bytes 2-4/10"),
+        _part(b"ol", "bytes 2-3/10"),
+        _part(b"ol", "bytes 2-3/*"),
+        _part(b"ole b", "bytes 2-6/10"),
+        _part(b"whole body", "bytes 0-9/10"),
+        _part(b"whole body", "bytes 0-9/10", status=200),
+        _part(b"ole", "bytes 3-5/10", status=200),
+        _part(b"whole body", None, status=203),
+        _part(b"", None, status=204),
+    ],
+)
+def test_an_answer_that_is_not_the_range_is_refused(
+    faulty_backend: Backend, faulty: FaultyServer, answer: Answer
+) -> None:
+    faulty.respond = lambda method, path, number: answer
+
+    async def body(store: ObjectStore) -> None:
+        with pytest.raises(StoreError, match="s3://some-bucket/archive/a/b: asked for bytes 2 to 4") as raised:
+            await store.get("a/b", span=(2, 3))
+        assert type(raised.value) is StoreError
+
+    faulty_backend.run(body)
+
+
+@pytest.mark.parametrize("status", [206, 200])
+def test_a_range_that_ends_early_is_fetched_again(faulty_backend: Backend, faulty: FaultyServer, status: int) -> None:
+    fine = _part(b"ole", "bytes 2-4/10") if status == 206 else _part(b"whole body", None, status=200)
+    short = Answer(fine.status, fine.body[:-1], fine.headers, cut=1)
+    faulty.respond = lambda method, path, number: short if number < 3 else fine
+
+    async def body(store: ObjectStore) -> None:
+        found = await store.get("a/b", span=(2, 3))
+        assert found is not None
+        assert found.body == b"ole"
+        faulty.respond = lambda method, path, number: short
+        with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+            await store.get("a/b", span=(2, 3))
+
+    faulty_backend.run(body)
+    assert [headers["Range"] for _, _, headers in faulty.requests] == ["bytes=2-4"] * 8
+
+
+def test_a_range_of_what_is_not_there_is_none(faulty_backend: Backend, faulty: FaultyServer) -> None:
+    faulty.respond = lambda method, path, number: error(404, "NoSuchKey")
+
+    async def body(store: ObjectStore) -> None:
+        assert await _get_span(store) is None
+
+    faulty_backend.run(body)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +405,8 @@ def test_the_clock_is_the_servers(faulty_backend: Backend, faulty: FaultyServer)
 def test_a_store_that_lists_in_disorder_is_refused(faulty_backend: Backend, faulty: FaultyServer) -> None:
     def page(*names: str) -> Answer:
         rows = "".join(
-            f"<Contents><Key>{name}</Key><LastModified>2026-03-02T10:00:00Z</LastModified></Contents>" for name in names
+            f"<Contents><Key>{name}</Key><LastModified>2026-03-02T10:00:00Z</LastModified><Size>7</Size></Contents>"
+            for name in names
         )
         return Answer(200, f"<ListBucketResult><IsTruncated>true</IsTruncated>{rows}</ListBucketResult>".encode())
 
@@ -285,14 +426,14 @@ def test_a_store_that_lists_in_disorder_is_refused(faulty_backend: Backend, faul
 
 def test_a_page_cut_before_its_first_key_is_followed(faulty_backend: Backend, faulty: FaultyServer) -> None:
     empty = "<IsTruncated>true</IsTruncated><NextContinuationToken>t0k</NextContinuationToken>"
-    row = "<Contents><Key>archive/a/1</Key><LastModified>2026-03-02T10:00:00Z</LastModified></Contents>"
+    row = "<Contents><Key>archive/a/1</Key><LastModified>2026-03-02T10:00:00Z</LastModified><Size>7</Size></Contents>"
     faulty.respond = lambda method, path, number: Answer(
         200, f"<ListBucketResult>{row if 't0k' in path else empty}</ListBucketResult>".encode()
     )
 
     async def body(store: ObjectStore) -> None:
         page = await store.list("a/")
-        assert [entry.key for entry in page.objects] == ["a/1"]
+        assert [(entry.key, entry.size) for entry in page.objects] == [("a/1", 7)]
         assert not page.more
 
     faulty_backend.run(body)
