@@ -98,8 +98,12 @@ class ConversationStorage(ABC, Generic[S]):
     ) -> list[str]:
         """Delete the conversations that meet all that is given; their ids."""
 
+    @abstractmethod
+    async def update_metadata(self, conversation_id: str, metadata: Metadata) -> None:
+        """Put this metadata in the place of a conversation's."""
+
     async def count_conversations(self, filter_metadata: Metadata | None = None) -> int:
-        """How many conversations have this metadata."""
+        """How many conversations have this metadata; no more than 100,000 are counted, as in dataknobs."""
         return len(await self.list_conversations(filter_metadata, limit=100_000))
 
 

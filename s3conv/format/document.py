@@ -335,14 +335,3 @@ def decode_document(body: bytes, conversation_id: str | None, what: str) -> Docu
         )
     stamp = Stamp(revision, write, tuple(lineage[-LINEAGE:]), until)
     return Document(found, stamp, kind == "tombstone", len(body), raw, fields)
-
-
-def parse_line(line: bytes, what: str) -> ConversationState:
-    """Read one line of s3conv's JSON lines.
-
-    Raises:
-        CorruptError: it is not JSON; `what` says which line.
-        InvalidInputError: it is not a conversation; says where.
-        SchemaVersionError: it was written by a newer MAJOR schema version.
-    """
-    return state_from_stored(from_json(line, what))
