@@ -5,6 +5,8 @@
 
 from s3conv.archive import Archive, AsyncArchive
 from s3conv.core.listing import Page
+from s3conv.core.maintaining import Maintained
+from s3conv.core.stats import RunStats, Stats
 from s3conv.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -58,12 +60,15 @@ __all__ = [
     "IndexDamagedError",
     "InvalidInputError",
     "LLMMessage",
+    "Maintained",
     "NotFoundError",
     "OutcomeUnknownError",
     "Page",
     "PartialSaveError",
+    "RunStats",
     "S3ConversationStorage",
     "SchemaVersionError",
+    "Stats",
     "StorageError",
     "StoreError",
     "Tree",

@@ -12,11 +12,15 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from s3conv.bridge import InlineRunner, InlineTaskRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
-from s3conv.core import creation, editing, listing, loading, saving
+from s3conv.core import creation, editing, listing, loading, maintaining, saving
+from s3conv.core import stats as statistics
 from s3conv.core.context import Context
-from s3conv.core.index import IndexCache
+from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
+from s3conv.core.maintaining import Maintained
 from s3conv.core.saving import OnConflict
+from s3conv.core.segments import IndexCache
+from s3conv.core.stats import Stats
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
 from s3conv.format.filters import DEFAULT_ORDER, Where
@@ -30,8 +34,8 @@ Create = ConversationState | Callable[[], ConversationState] | None
 class _Opened:
     """What both kinds of archive are made of."""
 
-    def __init__(self, store: ObjectStore, runner: Runner) -> None:
-        self._context = Context(store, runner)
+    def __init__(self, store: ObjectStore, runner: Runner, *, auto_maintain: bool = True) -> None:
+        self._context = Context(store, runner, auto_maintain=auto_maintain)
         self._cache = IndexCache()
 
     @property
@@ -50,11 +54,12 @@ class Archive(_Opened):
     """
 
     @classmethod
-    def open(cls, url: str | ObjectStore, **options: Unpack[StoreOptions]) -> Self:
+    def open(cls, url: str | ObjectStore, *, auto_maintain: bool = True, **options: Unpack[StoreOptions]) -> Self:
         """Open an archive; no request is made before it is used.
 
         Args:
             url: `s3://bucket/prefix`, `file:///folder`, `memory://name`, or an `ObjectStore` of your own.
+            auto_maintain: whether a list that meets more than 1,000 open intents folds some of them; see `maintain`.
             options: for `s3://`: `client` (a boto3 client of your own) or `session`, `endpoint_url`, `region`,
                 `addressing_style`, `kms_key_id`, `expected_bucket_owner`, `fan_out`; see `StoreOptions`.
 
@@ -62,7 +67,7 @@ class Archive(_Opened):
             InvalidInputError: the URL or an option cannot be used.
         """
         store = open_store(url, **options) if isinstance(url, str) else url
-        return cls(store, _sync_runner(store))
+        return cls(store, _sync_runner(store), auto_maintain=auto_maintain)
 
     @classmethod
     def create(
@@ -178,6 +183,7 @@ class Archive(_Opened):
         limit: int = 100,
         offset: int = 0,
         after: str | None = None,
+        consistency: Consistency = "latest",
     ) -> Page:
         """A page of the entries that meet all conditions, without opening documents.
 
@@ -189,20 +195,24 @@ class Archive(_Opened):
             limit: entries on the page.
             offset: entries to skip; better use `after`.
             after: `next` of the page before, with the same `where` and `order`.
+            consistency: "latest" shows every save that was acknowledged before; "snapshot" what was folded, which saves
+                reading the log.
 
         Raises:
             InvalidInputError: a condition, the order or the cursor cannot be used.
             IndexDamagedError: an object of the index is missing or unreadable.
         """
-        return run_sync(listing.list_page(self._context, self._cache, where, order, limit, offset, after))
+        return run_sync(listing.list_page(self._context, self._cache, where, order, limit, offset, after, consistency))
 
-    def count(self, where: Where | None = None) -> int:
+    def count(self, where: Where | None = None, consistency: Consistency = "latest") -> int:
         """How many conversations meet all conditions; see `list`."""
-        return run_sync(listing.count(self._context, self._cache, where))
+        return run_sync(listing.count(self._context, self._cache, where, consistency))
 
-    def iterate(self, where: Where | None = None, order: str = DEFAULT_ORDER) -> Iterator[Entry]:
+    def iterate(
+        self, where: Where | None = None, order: str = DEFAULT_ORDER, consistency: Consistency = "latest"
+    ) -> Iterator[Entry]:
         """All entries that meet all conditions; see `list`."""
-        return iter_sync(listing.iterate(self._context, self._cache, where, order))
+        return iter_sync(listing.iterate(self._context, self._cache, where, order, consistency))
 
     def export(self, where: Where | None = None) -> Iterator[Document]:
         """The documents of all conversations that meet all conditions, oldest first.
@@ -210,6 +220,25 @@ class Archive(_Opened):
         Each has its `conversation_id`, its `line` (one line of s3conv's JSON lines) and its `state()`.
         """
         return iter_sync(listing.export(self._context, self._cache, where))
+
+    def maintain(self) -> Maintained:
+        """Keep the index in order: fold open intents into segments, merge full runs, delete what no longer counts.
+
+        Any number may run at once, beside readers and writers, and be killed anywhere. Run it by a schedule.
+
+        Returns:
+            What was done. `finished` is false if others were faster again and again: run it again later.
+
+        Raises:
+            IndexDamagedError: an object of the index is missing or unreadable.
+            CorruptError: a document is unreadable that an intent names.
+            AccessDeniedError: these credentials may not write to the index.
+        """
+        return run_sync(maintaining.maintain(self._context, self._cache))
+
+    def stats(self) -> Stats:
+        """What the archive holds: conversations, messages, bytes, partitions, runs and open intents. Reads all rows."""
+        return run_sync(statistics.stats(self._context, self._cache))
 
     def close(self) -> None:
         """Release connections and threads. A client that was passed in stays open."""
@@ -232,10 +261,11 @@ class AsyncArchive(_Opened):
     """
 
     @classmethod
-    def open(cls, url: str | ObjectStore, **options: Unpack[StoreOptions]) -> Self:
+    def open(cls, url: str | ObjectStore, *, auto_maintain: bool = True, **options: Unpack[StoreOptions]) -> Self:
         """As `Archive.open`; `client` and `session` are those of aioboto3. Not awaited."""
         store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else url
-        return cls(store, InlineTaskRunner() if store.fan_out == 1 else TaskRunner())
+        runner = InlineTaskRunner() if store.fan_out == 1 else TaskRunner()
+        return cls(store, runner, auto_maintain=auto_maintain)
 
     @classmethod
     async def create(
@@ -293,21 +323,32 @@ class AsyncArchive(_Opened):
         limit: int = 100,
         offset: int = 0,
         after: str | None = None,
+        consistency: Consistency = "latest",
     ) -> Page:
         """As `Archive.list`."""
-        return await listing.list_page(self._context, self._cache, where, order, limit, offset, after)
+        return await listing.list_page(self._context, self._cache, where, order, limit, offset, after, consistency)
 
-    async def count(self, where: Where | None = None) -> int:
+    async def count(self, where: Where | None = None, consistency: Consistency = "latest") -> int:
         """As `Archive.count`."""
-        return await listing.count(self._context, self._cache, where)
+        return await listing.count(self._context, self._cache, where, consistency)
 
-    def iterate(self, where: Where | None = None, order: str = DEFAULT_ORDER) -> AsyncGenerator[Entry, None]:
+    def iterate(
+        self, where: Where | None = None, order: str = DEFAULT_ORDER, consistency: Consistency = "latest"
+    ) -> AsyncGenerator[Entry, None]:
         """As `Archive.iterate`, for `async for`."""
-        return listing.iterate(self._context, self._cache, where, order)
+        return listing.iterate(self._context, self._cache, where, order, consistency)
 
     def export(self, where: Where | None = None) -> AsyncGenerator[Document, None]:
         """As `Archive.export`, for `async for`."""
         return listing.export(self._context, self._cache, where)
+
+    async def maintain(self) -> Maintained:
+        """As `Archive.maintain`."""
+        return await maintaining.maintain(self._context, self._cache)
+
+    async def stats(self) -> Stats:
+        """As `Archive.stats`."""
+        return await statistics.stats(self._context, self._cache)
 
     async def close(self) -> None:
         """As `Archive.close`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from s3conv import __version__
 from s3conv.cli.conditions import check_order, read_conditions
 from s3conv.cli.files import written_whole
 from s3conv.cli.opening import Target, on_archive
-from s3conv.cli.output import complain, console, entries_table, note, printable, write_bytes
+from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
 from s3conv.cli.progress import byte_progress, count_progress
 from s3conv.cli.tree import conversation_lines
 from s3conv.errors import NotFoundError
@@ -225,6 +226,54 @@ def export(
         with count_progress("exporting", total) as progress, written_whole(output) as file:
             written = write_lines(archive, file, conditions, progress)
     note(f"{written:,} conversation{'s' * (written != 1)} written to {output}")
+
+
+@app.command()
+@on_archive
+def maintain(target: Target, as_json: Json = False) -> None:
+    """Keep the index in order: fold what was saved into segments, merge them, delete what no longer counts.
+
+    Run it by a schedule, every few minutes where much is written. Any number may run at once, and be stopped at any
+    time. Intents that wait (their writer may still be at work) are pending; the next run looks again.
+
+    \b
+    Examples:
+      s3conv maintain s3://my-chats/prod
+      s3conv maintain ./chats --json
+    """
+    with target.open() as archive:
+        done = archive.maintain()
+    if as_json:
+        print(json.dumps(asdict(done)))
+    else:
+        print(f"intents: {done.folded:,} folded, {done.dropped:,} dropped, {done.pending:,} pending")
+        print(
+            f"segments: {done.segments_written:,} written, {done.segments_merged:,} merged; "
+            f"{done.deleted:,} old objects deleted; {short_size(done.bytes_written)} written"
+        )
+    if not done.finished:
+        complain("others were maintaining this archive and were faster: run it again later")
+        raise typer.Exit(1)
+
+
+@app.command()
+@on_archive
+def stats(target: Target, as_json: Json = False) -> None:
+    """Show what the archive holds: conversations, messages, bytes, and the state of its index.
+
+    Many open intents, or old ones, say that `s3conv maintain` should run more often.
+
+    \b
+    Examples:
+      s3conv stats s3://my-chats/prod
+      s3conv stats ./chats --json | jq .open_intents
+    """
+    with target.open() as archive:
+        found = archive.stats()
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        console().print(stats_table(found))
 
 
 @app.command()

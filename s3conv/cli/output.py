@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from s3conv.core.stats import Stats
 from s3conv.format.entry import Entry
 from s3conv.model.message import as_utc
 
@@ -93,6 +94,23 @@ def entries_table(entries: Iterable[Entry]) -> Table:
             short_size(entry.size),
             Text(crop(title_of(entry.metadata), 60)),
         )
+    return table
+
+
+def stats_table(stats: Stats) -> Table:
+    """What an archive holds, for people."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column()
+    table.add_row("conversations", f"{stats.conversations:,}")
+    table.add_row("messages", f"{stats.messages:,}")
+    table.add_row("documents", short_size(stats.size))
+    table.add_row("partitions", f"{stats.partitions:,}")
+    for name, run in stats.runs.items():
+        plural = "s" * (run.segments != 1)
+        table.add_row(name, f"{run.rows:,} rows in {run.segments:,} segment{plural}, {short_size(run.size)}")
+    age = "" if stats.oldest_intent_age is None else f", the oldest {stats.oldest_intent_age:,.0f} s old"
+    table.add_row("open intents", f"{stats.open_intents:,}{age}")
     return table
 
 

@@ -31,7 +31,8 @@ def random_id() -> str:
 class Context:
     """One open archive, as the core sees it.
 
-    `wall_clock` is used for differences only: ages are told by the store's clock.
+    `wall_clock` is used for differences only: ages are told by the store's clock. `auto_maintain`: whether a reader
+    that meets many open intents folds some.
     """
 
     store: ObjectStore
@@ -39,6 +40,7 @@ class Context:
     wall_clock: Callable[[], float] = time.time
     new_id: Callable[[], str] = random_id
     jitter: Callable[[], float] = field(default=lambda: secrets.randbelow(1000) / 1000)
+    auto_maintain: bool = True
     _descriptor: Descriptor | None = None
 
     def name(self, key: str) -> str:

@@ -17,9 +17,10 @@ from s3conv.errors import (
     UnavailableError,
     UnsafeStoreError,
 )
-from s3conv.format.control import Descriptor, Manifest, decode_manifest
+from s3conv.format.control import Descriptor
 from s3conv.format.entry import check_partition_by
 from s3conv.format.keys import DESCRIPTOR, MANIFEST, PROBE
+from s3conv.format.manifest import Manifest, decode_manifest
 from s3conv.store.base import Contended, PreconditionFailed
 
 ROUNDS = 3
@@ -76,7 +77,7 @@ async def _is_there(context: Context, partition_by: str | None, exist_ok: bool) 
 
 
 async def _write_manifest(context: Context) -> None:
-    if await _write_once(context, MANIFEST, Manifest(0, context.new_id()).encode()):
+    if await _write_once(context, MANIFEST, Manifest(generation=0, nonce=context.new_id()).encode()):
         return
     # One of an earlier create that did not get further, or what is left of an archive.
     found = await context.store.get(MANIFEST)

@@ -1,220 +1,330 @@
-"""Reading the index: which conversations there are, by the log and the manifest. DESIGN.md, section 5.
+"""Searching the index: the entries that a filter and an order want, over log, tail, mid, base and `recent`.
 
-Law: the order of reading is LIST the log, GET the manifest, GET the intents; any other order can miss a save that was
-acknowledged before. Per conversation the highest revision wins. An old intent, or one of two at one revision, counts
-only if the document says so, since its writer may have died or lost. What cannot be read is an error that names the
-object, never a shorter list.
+Law: the order of reading is LIST the log, GET the manifest, GET what they name; any other can miss a save that was
+acknowledged before. Nothing in the log, the tail or mid is passed over but for its sort key; a row of an older run
+counts only after its sort key was looked up in every newer one. What cannot be read is an error that names the object,
+never a shorter list. DESIGN.md, section 5.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal, NamedTuple, TypeVar
 
-from s3conv.bridge import ordered_map
-from s3conv.core.cache import Cache
-from s3conv.core.commit import STALE
 from s3conv.core.context import Context
-from s3conv.core.loading import fetch_document
-from s3conv.errors import CorruptError, IndexDamagedError, UnavailableError
-from s3conv.format.control import Manifest, decode_manifest
-from s3conv.format.document import Document
-from s3conv.format.entry import Entry, Intent, decode_log_object
-from s3conv.format.keys import LOG, MANIFEST, document_key, log_prefix, parse_log_key
-from s3conv.store.base import NotModified, ObjectHead
+from s3conv.core.log import LogObject, OvertakenError, list_log, read_intents, settle
+from s3conv.core.maintaining import fold_inline
+from s3conv.core.segments import (
+    IndexCache,
+    Manifested,
+    Piece,
+    fences_of,
+    pieces_of,
+    read_manifest,
+    recent_text,
+    texts_of,
+)
+from s3conv.errors import CorruptError, IndexDamagedError, InvalidInputError, UnavailableError
+from s3conv.format.blocks import Fence
+from s3conv.format.entry import Entry, SortKey, sort_key
+from s3conv.format.filters import Filter
+from s3conv.format.keys import LOG, log_prefix
+from s3conv.format.manifest import REPAIR, RUNS, RunName, Segment
+from s3conv.format.rows import RowReader, decode_row, lines_with
+
+Consistency = Literal["latest", "snapshot"]
 
 RESTARTS = 10
-"""How often a read begins again because maintenance or a losing writer took an intent away under it."""
+"""How often a read begins again because maintenance or a losing writer took away under it what it wanted."""
 
-CACHED = 20_000
-"""Most intents, and most confirmations, that one open archive keeps in memory: about 1 KB each."""
+KEPT = 64
+"""Most blocks of base that one search remembers: more would drive out what is worth it."""
+
+R = TypeVar("R")
+
+
+class Hit(NamedTuple):
+    """A live row or intent that may be wanted: its key and revision, and the entry as it lies in the index."""
+
+    key: SortKey
+    revision: int
+    entry: Entry
+
+
+Judge = Callable[[list[Hit]], Coroutine[None, None, None]]
+"""Is given hits that count, each conversation once."""
 
 
 @dataclass(slots=True)
-class IndexCache:
-    """What reading remembers: log objects and confirmations (immutable), and the manifest with its ETag."""
+class View:
+    """The index at one moment: what the log says by conversation id, and the manifest."""
 
-    intents: Cache[str, list[Intent]] = field(default_factory=lambda: Cache(CACHED, len))
-    confirmed: Cache[tuple[str, int, str], bool] = field(default_factory=lambda: Cache(CACHED))
-    manifest: tuple[str, Manifest] | None = None
+    context: Context
+    cache: IndexCache
+    log: dict[str, Entry]
+    now: Manifested
+    reader: RowReader
+    partition_by: str | None
 
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """An intent, and how old it was when it was listed, in seconds of the store's clock."""
-
-    intent: Intent
-    age: float
+    def name(self, segment: Segment) -> str:
+        return self.context.name(segment.key)
 
 
-class _OvertakenError(Exception):
-    """An intent that was listed is gone: begin again."""
-
-
-async def read_entries(context: Context, cache: IndexCache, partition: str | None) -> list[Entry]:
-    """The entry of every conversation that is not deleted, in no order.
-
-    Args:
-        context: the open archive.
-        cache: what earlier reads remember.
-        partition: canonical JSON of the only partition that is wanted, or None; entries of others may be among them.
+async def on_view(
+    context: Context,
+    cache: IndexCache,
+    conditions: Filter,
+    consistency: Consistency,
+    use: Callable[[View], Coroutine[None, None, R]],
+) -> R:
+    """`use` the index as it is now; again from the start where maintenance overtakes it.
 
     Raises:
         IndexDamagedError: an object of the index is missing or unreadable.
         CorruptError: a document that had to be asked is unreadable.
     """
+    if consistency not in ("latest", "snapshot"):
+        raise InvalidInputError(f"consistency {consistency!r}: expected 'latest' or 'snapshot'")
+    missing: tuple[str, str] | None = None
+    archive = await context.descriptor()
+    partition = conditions.partition(archive.partition_by)
     for attempt in range(RESTARTS):
         if attempt:
             await context.back_off(attempt)
-        listed = await _list_log(context, LOG if partition is None else log_prefix(partition))
-        await _read_manifest(context, cache)
+        listed: list[LogObject] = []
+        if consistency == "latest":
+            listed = await list_log(context, LOG if partition is None else log_prefix(partition))
+        now = await read_manifest(context, cache)
         try:
-            by_id = await _read_intents(context, cache, listed)
-        except _OvertakenError:
+            log = await settle(context, cache.log, await read_intents(context, cache.log, listed))
+            view = View(context, cache, log, now, RowReader(archive.partition_by), archive.partition_by)
+            result = await use(view)
+        except OvertakenError as gone:
+            if gone.key in now.manifest.named():
+                if missing == (gone.key, now.etag):
+                    raise IndexDamagedError(
+                        f"{context.name(gone.key)} is missing, and the manifest names it; {REPAIR}"
+                    ) from None
+                missing = gone.key, now.etag
             continue
-        return await _settle(context, cache, by_id)
+        await fold_inline(context, cache, listed)
+        return result
     raise UnavailableError(f"the index of {context.store.url} changed under {RESTARTS} reads in a row; try again later")
 
 
-async def _list_log(context: Context, prefix: str) -> list[tuple[str, float]]:
-    """The keys of the log, with their ages; all pages."""
-    listed = []
-    after = ""
-    while True:
-        page = await context.store.list(prefix, after=after)
-        for one in page.objects:
-            if parse_log_key(one.key) is None:
-                raise IndexDamagedError(
-                    f"{context.name(one.key)} is no object of the log; remove it, or run `s3conv verify --repair`"
-                )
-            listed.append((one.key, page.date - one.last_modified))
-        if not page.more or not page.objects:
-            return listed
-        after = page.objects[-1].key
+# --- all that match -------------------------------------------------------------------------------------------------
 
 
-async def _read_manifest(context: Context, cache: IndexCache) -> Manifest:
-    known = cache.manifest
-    try:
-        found = await context.store.get(MANIFEST, if_none_match=known[0] if known else None)
-    except NotModified:
-        if known is not None:
-            return known[1]
-        raise
-    if found is None:
-        raise IndexDamagedError(
-            f"{context.name(MANIFEST)} is missing; no conversation is lost: run `s3conv verify --repair`"
-        )
-    manifest = decode_manifest(found.body, context.name(MANIFEST))
-    cache.manifest = (found.etag, manifest)
-    return manifest
+async def every_hit(view: View, conditions: Filter, judge: Judge) -> None:
+    """Give `judge` all live entries that may meet the conditions (it has to look again), in no order."""
+    search = await _Search.begin(view, conditions)
+    await search.log_hits(judge)
+    for run in RUNS:
+        await search.run_hits(run, search.blocks(run), judge)
 
 
-async def _read_intents(
-    context: Context, cache: IndexCache, listed: Sequence[tuple[str, float]]
-) -> dict[str, list[_Seen]]:
-    """All intents by conversation id."""
+async def newest_hits(view: View, judge: Judge) -> bool:
+    """Give `judge` the live entries in the log and in `recent`.
 
-    async def fetch(key: str) -> list[Intent]:
-        found = await context.store.get(key)
-        if found is None:
-            raise _OvertakenError
-        try:
-            return decode_log_object(found.body, context.name(key))
-        except CorruptError as error:
-            raise IndexDamagedError(f"{error}; no conversation is lost: run `s3conv verify --repair`") from None
-
-    contents = {key: cache.intents.get(key) for key, _ in listed}
-    missing = [key for key, intents in contents.items() if intents is None]
-    fetched = 0
-    async for intents in ordered_map(context.runner, fetch, missing, context.store.fan_out):
-        contents[missing[fetched]] = intents
-        cache.intents.put(missing[fetched], intents)
-        fetched += 1
-    by_id: defaultdict[str, list[_Seen]] = defaultdict(list)
-    for key, age in listed:
-        for intent in contents[key] or ():
-            by_id[intent.entry.conversation_id].append(_Seen(intent, age))
-    return by_id
-
-
-async def _settle(context: Context, cache: IndexCache, by_id: dict[str, list[_Seen]]) -> list[Entry]:
-    """One entry per conversation: its newest intent's, where that counts; else the document's."""
-    entries: list[Entry] = []
-    doubtful: list[list[_Seen]] = []
-    for seen in by_id.values():
-        newest = max(one.intent.entry.revision for one in seen)
-        top = {one.intent.write: one for one in seen if one.intent.entry.revision == newest}
-        age = min(one.age for one in seen if one.intent.write in top and one.intent.entry.revision == newest)
-        intent = next(iter(top.values())).intent
-        if len(top) == 1 and (age <= STALE or cache.confirmed.get(_mark(intent))):
-            entries.append(intent.entry)
-        else:
-            doubtful.append(seen)
-
-    async def ask(seen: list[_Seen]) -> Entry | None:
-        return await _ask_document(context, cache, [one.intent for one in seen])
-
-    async for entry in ordered_map(context.runner, ask, doubtful, context.store.fan_out):
-        if entry is not None:
-            entries.append(entry)
-    return [entry for entry in entries if not entry.deleted]
-
-
-def _mark(intent: Intent) -> tuple[str, int, str]:
-    return intent.entry.conversation_id, intent.entry.revision, intent.write
-
-
-async def _ask_document(context: Context, cache: IndexCache, intents: Sequence[Intent]) -> Entry | None:
-    """The entry that the document stands for; None if there is none. HEAD is enough where the store keeps hints."""
-    conversation_id = intents[0].entry.conversation_id
-    head = await context.store.head(document_key(conversation_id))
-    if head is None:
-        return None
-    document: Document | None = None
-    written = _hinted(head)
-    if written is None:
-        document = await fetch_document(context, conversation_id)
-        if document is None:
-            return None
-        written = document.stamp.revision, document.stamp.write
-    for intent in intents:
-        if (intent.entry.revision, intent.write) == written:
-            cache.confirmed.put(_mark(intent), True)
-            return intent.entry
-    document = document or await fetch_document(context, conversation_id)
-    return None if document is None else await entry_of_document(context, document)
-
-
-def _hinted(head: ObjectHead) -> tuple[int, str] | None:
-    """Revision and write id of a document by its user metadata; None where the store does not keep it."""
-    revision, write = head.metadata.get("s3conv-revision", ""), head.metadata.get("s3conv-write")
-    return (int(revision), write) if write and revision.isascii() and revision.isdigit() else None
-
-
-async def entry_of_document(context: Context, document: Document) -> Entry:
-    """The entry that a document stands for.
-
-    Raises:
-        CorruptError: it holds no conversation; names the object.
+    Returns False where there is no `recent` to tell by. All entries newer than its floor are among those given.
     """
-    archive = await context.descriptor()
-    try:
-        return document.entry(archive.partition_by)
-    except ValueError as error:
-        name = context.name(document_key(document.conversation_id))
-        raise CorruptError(f"{name} is not a conversation: {error}") from None
+    recent = view.now.manifest.recent
+    if recent is None:
+        return False
+    text = await recent_text(view.context, view.cache, recent)
+    rows = {row.key[2]: row for row in view.reader.rows(text[:-1].split(b"\n"), view.context.name(recent.key))}
+    hits = [
+        Hit(sort_key(entry, view.partition_by), entry.revision, entry)
+        for entry in view.log.values()
+        if not entry.deleted and not ((row := rows.get(entry.conversation_id)) and row.revision >= entry.revision)
+    ]
+    for row in rows.values():
+        told = view.log.get(row.key[2])
+        if not row.gone and (told is None or told.revision <= row.revision):
+            hits.append(Hit(row.key, row.revision, decode_row(row.line, view.context.name(recent.key))))
+    await judge(hits)
+    return True
 
 
-async def documents_of(context: Context, conversation_ids: Iterable[str]) -> dict[str, Document]:
-    """The documents of some conversations, by id; without those that are gone."""
+async def top_hits(
+    view: View,
+    conditions: Filter,
+    judge: Judge,
+    enough: Callable[[int], bool],
+    *,
+    descending: bool,
+    start: float | None,
+) -> None:
+    """As `every_hit`, for an order by `updated_at`: base is read from its promising blocks on.
 
-    async def fetch(conversation_id: str) -> Document | None:
-        return await fetch_document(context, conversation_id)
+    Args:
+        view: the index.
+        conditions: what is searched for.
+        judge: see `every_hit`.
+        enough: is given the best second that what was not read yet may have; whether all that is wanted is better.
+        descending: whether the newest come first.
+        start: the second at which what is wanted begins; None: with the first.
+    """
+    search = await _Search.begin(view, conditions)
+    wanted = search.blocks("base")
+    bounds = []
+    for segment, blocks in wanted:
+        fence = search.fences[segment.name]
+        for block in blocks:
+            oldest, newest = fence.oldest[block], fence.newest[block]
+            if start is not None and (oldest > start if descending else newest < start):
+                continue
+            bounds.append((newest if descending else oldest, segment, block))
+    bounds.sort(key=lambda one: one[0], reverse=descending)
+    await search.log_hits(judge)
+    for run in ("tail", "mid"):
+        await search.run_hits(run, search.blocks(run), judge)
+    begin, wave = 0, 2
+    while begin < len(bounds) and not enough(bounds[begin][0]):
+        chosen: defaultdict[str, list[int]] = defaultdict(list)
+        for _, segment, block in bounds[begin : begin + wave]:
+            chosen[segment.name].append(block)
+        some: Wanted = [(segment, sorted(chosen[segment.name])) for segment, _ in wanted if segment.name in chosen]
+        await search.run_hits("base", some, judge)
+        begin, wave = begin + wave, wave * 2
 
-    found = {}
-    async for document in ordered_map(context.runner, fetch, conversation_ids, context.store.fan_out):
-        if document is not None and not document.deleted:
-            found[document.conversation_id] = document
-    return found
+
+Wanted = list[tuple[Segment, Sequence[int]]]
+"""Blocks by segment, in the order of their keys."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """One search over the runs. `low` and `high` bound the sort keys that can match; () is no bound."""
+
+    view: View
+    conditions: Filter
+    low: tuple[str, ...]
+    high: tuple[str, ...]
+    fences: dict[str, Fence] = field(default_factory=dict)
+
+    @classmethod
+    async def begin(cls, view: View, conditions: Filter) -> _Search:
+        low, high = conditions.key_range(view.partition_by)
+        search = cls(view, conditions, low, high)
+        segments = [segment for run in RUNS for segment in search._segments(run)]
+        for segment, fence in zip(segments, await fences_of(view.context, view.cache, segments), strict=True):
+            search.fences[segment.name] = fence
+        return search
+
+    def _segments(self, run: RunName) -> list[Segment]:
+        return [
+            segment
+            for segment in self.view.now.manifest.run(run)
+            if (not self.high or segment.first < self.high) and (not self.low or segment.last >= self.low)
+        ]
+
+    def blocks(self, run: RunName) -> Wanted:
+        """The blocks of a run that can hold matching rows. Only base is pruned by time: see the module's law."""
+        wanted: Wanted = []
+        oldest, newest = self.conditions.updated_between() if run == "base" else (None, None)
+        for segment in self._segments(run):
+            fence = self.fences[segment.name]
+            blocks: Sequence[int] = fence.blocks_between(self.low, self.high)
+            if oldest is not None or newest is not None:
+                blocks = [
+                    block
+                    for block in blocks
+                    if (oldest is None or fence.newest[block] >= oldest)
+                    and (newest is None or fence.oldest[block] <= newest)
+                ]
+            wanted.append((segment, blocks))
+        return wanted
+
+    async def log_hits(self, judge: Judge) -> None:
+        """The log's entries, but for those that a row has overtaken."""
+        hits = []
+        for entry in self.view.log.values():
+            key = sort_key(entry, self.view.partition_by)
+            if not entry.deleted and self._inside(key) and self.conditions.matches(entry) is not False:
+                hits.append(Hit(key, entry.revision, entry))
+        hits.sort(key=lambda hit: hit.key)
+        await judge(await self._unshadowed(hits, RUNS))
+
+    async def run_hits(self, run: RunName, wanted: Wanted, judge: Judge) -> None:
+        """The rows of some blocks of a run, but for those that something newer has overtaken."""
+        view = self.view
+        pieces = [
+            piece for segment, blocks in wanted for piece in pieces_of(segment, self.fences[segment.name], blocks)
+        ]
+        keep = run != "base" or sum(len(blocks) for _, blocks in wanted) <= KEPT
+        chosen = {(segment.name, block) for segment, blocks in wanted for block in blocks}
+        newer = RUNS[: RUNS.index(run)]
+        async with aclosing(texts_of(view.context, view.cache, pieces, keep=keep)) as fetched:
+            async for piece, texts in fetched:
+                hits = []
+                for block, text in enumerate(texts, piece.span.first):
+                    if (piece.segment.name, block) in chosen:
+                        hits += self._hits(text, view.name(piece.segment))
+                await judge(await self._unshadowed(hits, newer))
+
+    def _hits(self, text: bytes, name: str) -> list[Hit]:
+        log = self.view.log
+        try:
+            lines = list(lines_with(text, self.conditions.needles()))
+            rows = self.view.reader.rows(lines, name)
+            found = []
+            for row in rows:
+                told = log.get(row.key[2]) if log else None
+                if row.gone or (told is not None and told.revision > row.revision) or not self._inside(row.key):
+                    continue
+                entry = decode_row(row.line, name)
+                if self.conditions.matches(entry) is not False:
+                    found.append(Hit(row.key, row.revision, entry))
+        except CorruptError as error:
+            raise IndexDamagedError(f"{error}; {REPAIR}") from None
+        return found
+
+    def _inside(self, key: SortKey) -> bool:
+        return (not self.low or key >= self.low) and (not self.high or key < self.high)
+
+    async def _unshadowed(self, hits: list[Hit], runs: Sequence[RunName]) -> list[Hit]:
+        """Those of some hits, in the order of their keys, that no row of `runs` at their key has overtaken."""
+        for run in runs:
+            if hits:
+                revisions = await self._revisions(run, hits)
+                hits = [hit for hit in hits if revisions.get(hit.key, 0) < hit.revision]
+        return hits
+
+    async def _revisions(self, run: RunName, hits: list[Hit]) -> dict[SortKey, int]:
+        """The revisions that a run has at the keys of some hits (and at others)."""
+        view = self.view
+        segments = view.now.manifest.run(run)
+        lasts = [segment.last for segment in segments]
+        places: list[tuple[Segment, int]] = []
+        for hit in hits:
+            at = bisect_left(lasts, hit.key)
+            if at < len(segments) and segments[at].first <= hit.key:
+                segment = segments[at]
+                if segment.name not in self.fences:
+                    (self.fences[segment.name],) = await fences_of(view.context, view.cache, [segment])
+                block = self.fences[segment.name].block_of(hit.key)
+                if not places or places[-1] != (segment, block):
+                    places.append((segment, block))
+        pieces: list[Piece] = []
+        for _, group in groupby(places, key=lambda place: place[0].name):
+            some = list(group)
+            segment = some[0][0]
+            pieces += pieces_of(segment, self.fences[segment.name], [block for _, block in some])
+        revisions: dict[SortKey, int] = {}
+        wanted = {hit.key for hit in hits}
+        keep = run != "base" or len(places) <= KEPT
+        async with aclosing(texts_of(view.context, view.cache, pieces, keep=keep)) as fetched:
+            async for piece, texts in fetched:
+                for text in texts:
+                    try:
+                        rows = view.reader.block(text, view.name(piece.segment))
+                    except CorruptError as error:
+                        raise IndexDamagedError(f"{error}; {REPAIR}") from None
+                    revisions.update((row.key, row.revision) for row in rows if row.key in wanted)
+        return revisions

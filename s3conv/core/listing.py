@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from s3conv.bridge import ordered_map
 from s3conv.core.context import Context
-from s3conv.core.index import IndexCache, documents_of, read_entries
+from s3conv.core.index import Consistency, Hit, View, every_hit, newest_hits, on_view, top_hits
 from s3conv.core.loading import fetch_document, state_of
+from s3conv.core.log import documents_of
+from s3conv.core.segments import IndexCache
 from s3conv.errors import InvalidInputError
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
@@ -25,6 +27,7 @@ from s3conv.format.filters import (
     parse_cursor,
     parse_order,
     parse_where,
+    seconds,
 )
 
 
@@ -44,6 +47,7 @@ async def list_page(
     limit: int,
     offset: int,
     after: str | None,
+    consistency: Consistency,
 ) -> Page:
     """See `Archive.list`."""
     conditions, sorting = parse_where(where), parse_order(order)
@@ -52,44 +56,60 @@ async def list_page(
             raise InvalidInputError(f"{name}: expected a whole number of at least {least}, found {value!r}")
     hashed = list_hash(conditions, sorting)
     cursor = parse_cursor(after, hashed) if after is not None else None
-    placed = await _select(context, cache, conditions, sorting)
-    if cursor is not None:
-        placed = [one for one in placed if sorting.follows(one[0], one[1].conversation_id, cursor)]
+    wanted = _Wanted(context, conditions, sorting, cursor, offset + limit + 1)
+    placed = await on_view(context, cache, conditions, consistency, wanted.select)
     shown = placed[offset : offset + limit]
     more = len(placed) > offset + limit
     last = _Cursor(hashed, shown[-1][0], shown[-1][1].conversation_id).encode() if more and shown else None
     return Page([entry for _, entry in shown], last)
 
 
-async def count(context: Context, cache: IndexCache, where: Where | None) -> int:
+async def count(context: Context, cache: IndexCache, where: Where | None, consistency: Consistency) -> int:
     """See `Archive.count`."""
-    return len(await _matching(context, cache, parse_where(where)))
+    conditions = parse_where(where)
+
+    async def counted(view: View) -> int:
+        total = 0
+
+        async def judge(hits: list[Hit]) -> None:
+            nonlocal total
+            total += len(await _matching(context, conditions, hits))
+
+        await every_hit(view, conditions, judge)
+        return total
+
+    return await on_view(context, cache, conditions, consistency, counted)
 
 
-async def iterate(context: Context, cache: IndexCache, where: Where | None, order: str) -> AsyncGenerator[Entry, None]:
+async def iterate(
+    context: Context, cache: IndexCache, where: Where | None, order: str, consistency: Consistency
+) -> AsyncGenerator[Entry, None]:
     """See `Archive.iterate`."""
-    for _, entry in await _select(context, cache, parse_where(where), parse_order(order)):
+    conditions = parse_where(where)
+    wanted = _Wanted(context, conditions, parse_order(order), None, None)
+    for _, entry in await on_view(context, cache, conditions, consistency, wanted.select):
         yield entry
 
 
 async def export(context: Context, cache: IndexCache, where: Where | None) -> AsyncGenerator[Document, None]:
     """See `Archive.export`."""
-    entries = await _select(context, cache, parse_where(where), parse_order("created_at"))
+    conditions = parse_where(where)
+    wanted = _Wanted(context, conditions, parse_order("created_at"), None, None)
+    placed = await on_view(context, cache, conditions, "latest", wanted.select)
 
     async def fetch(conversation_id: str) -> Document | None:
         return await fetch_document(context, conversation_id)
 
-    ids = (entry.conversation_id for _, entry in entries)
+    ids = (entry.conversation_id for _, entry in placed)
     async with aclosing(ordered_map(context.runner, fetch, ids, context.store.fan_out)) as documents:
         async for document in documents:
             if document is not None and not document.deleted:  # it may have been deleted since the list
                 yield document
 
 
-async def _matching(context: Context, cache: IndexCache, conditions: Filter) -> list[Entry]:
+async def _matching(context: Context, conditions: Filter, hits: list[Hit]) -> list[Entry]:
     """The entries that meet all conditions. Where an entry's metadata was cut, its document is asked."""
-    archive = await context.descriptor()
-    entries = await read_entries(context, cache, conditions.partition(archive.partition_by))
+    entries = [hit.entry for hit in hits]
     answers = [conditions.matches(entry) for entry in entries]
     undecided = [entry for entry, answer in zip(entries, answers, strict=True) if answer is None]
     whole = await _whole(context, undecided)
@@ -100,19 +120,71 @@ async def _matching(context: Context, cache: IndexCache, conditions: Filter) -> 
     ]
 
 
-async def _select(
-    context: Context, cache: IndexCache, conditions: Filter, order: Order
-) -> list[tuple[Position, Entry]]:
-    """The matching entries in order, with their positions in it."""
-    entries = await _matching(context, cache, conditions)
-    whole = await _whole(context, [entry for entry in entries if order.position(entry) is None])
-    placed = []
-    for entry in entries:
-        position = order.position(whole.get(entry.conversation_id, entry))
-        if position is not None:
-            placed.append((position, entry))
-    order.sort(placed)
-    return placed
+@dataclass(slots=True)
+class _Wanted:
+    """What a list wants: the first `most` entries behind a cursor, in an order; None: all."""
+
+    context: Context
+    conditions: Filter
+    order: Order
+    cursor: _Cursor | None
+    most: int | None
+    placed: list[tuple[Position, Entry]] = field(default_factory=list)
+
+    async def select(self, view: View) -> list[tuple[Position, Entry]]:
+        """The entries in order, with their positions in it."""
+        self.placed = []
+        by_update = self.order.field == "updated_at"
+        # Only a fixed partition is cheaper to read than `recent`, which is one object.
+        everywhere = view.partition_by is None or self.conditions.partition(view.partition_by) is None
+        if by_update and self.order.descending and everywhere and await newest_hits(view, self.judge):
+            recent = view.now.manifest.recent
+            if recent is not None and self._complete_above(recent.floor):
+                return self.best()
+        self.placed = []
+        if by_update and self.most is not None:
+            start = seconds(str(self.cursor.position[1])) if self.cursor else None
+            descending = self.order.descending
+            await top_hits(view, self.conditions, self.judge, self._enough, descending=descending, start=start)
+        else:
+            await every_hit(view, self.conditions, self.judge)
+        return self.best()
+
+    async def judge(self, hits: list[Hit]) -> None:
+        """Take those that match and come behind the cursor."""
+        entries = await _matching(self.context, self.conditions, hits)
+        unplaced = [entry for entry in entries if self.order.position(entry) is None]
+        whole = await _whole(self.context, unplaced)
+        for entry in entries:
+            position = self.order.position(whole.get(entry.conversation_id, entry))
+            if position is not None and (
+                self.cursor is None or self.order.follows(position, entry.conversation_id, self.cursor)
+            ):
+                self.placed.append((position, entry))
+        if self.most is not None and len(self.placed) > 4 * self.most + 1000:
+            self.placed = self.best()
+
+    def best(self) -> list[tuple[Position, Entry]]:
+        """The first of those that were taken, in order."""
+        self.order.sort(self.placed)
+        return self.placed[: self.most]
+
+    def _complete_above(self, floor: str) -> bool:
+        """Whether all that is wanted is newer than the floor of `recent`."""
+        if not floor:
+            return True
+        oldest, _ = self.conditions.updated_between()
+        if oldest is not None and oldest > seconds(floor):
+            return True
+        newer = sum(entry.updated > floor for _, entry in self.placed)
+        return self.most is not None and newer >= self.most
+
+    def _enough(self, bound: int) -> bool:
+        """Whether everything wanted is better than an entry of this second can be."""
+        if self.most is None or len(self.placed) < self.most:
+            return False
+        last = seconds(self.best()[-1][1].updated)
+        return last > bound if self.order.descending else last < bound
 
 
 async def _whole(context: Context, entries: list[Entry]) -> dict[str, Entry]:

@@ -91,8 +91,10 @@ def compress(body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(body)
 
 
-def decompress(frame: bytes, what: str, limit: int = MAX_BYTES) -> bytes:
-    """The content of one zstd frame of at most `limit` bytes.
+def decompress(
+    frame: bytes, what: str, limit: int = MAX_BYTES, decompressor: zstandard.ZstdDecompressor | None = None
+) -> bytes:
+    """The content of one zstd frame of at most `limit` bytes; `decompressor` saves making one for each of many.
 
     Raises:
         CorruptError: it is truncated, damaged, too large, or no frame; `what` names the object.
@@ -103,7 +105,8 @@ def decompress(frame: bytes, what: str, limit: int = MAX_BYTES) -> bytes:
             return _decompress_by_pieces(frame, what, limit)
         if size > limit:
             raise CorruptError(f"{what} says that it holds {size:,} bytes; at most {limit:,} are read")
-        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
+        decompressor = decompressor or zstandard.ZstdDecompressor()
+        return decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptError(f"{what} is not a whole zstd frame ({len(frame):,} bytes found): {error}") from None
     except MemoryError:

@@ -31,6 +31,9 @@ MAX_LOG_OBJECT = 16 * 1024 * 1024
 _DEEPER = 8
 """By how much an entry is nested deeper in an object of the log than in its document."""
 
+MAX_WINDOW = 3600.0
+"""Longest activity window, in seconds: so long a list may be behind in what an activity changes."""
+
 BATCH = 500
 """Most intents in one batch object."""
 
@@ -84,11 +87,15 @@ class Replaces(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An entry announced in the log before its document is written, by the write with id `write`."""
+    """An entry announced in the log before its document is written, by the write with id `write`.
+
+    `window` is the activity window, in seconds: for how long it speaks for the saves that follow it, too.
+    """
 
     entry: Entry
     write: str
     replaces: Replaces | None = None
+    window: float = 0.0
 
 
 class _IntentObject(Intent, frozen=True, kw_only=True, omit_defaults=True):
@@ -163,6 +170,13 @@ def partition_keys(metadata: Mapping[str, Any], partition_by: str | None) -> tup
     path = partition_by.removeprefix("metadata.")
     name = path if path in metadata else path.split(".")[0]
     return (name,) if name in metadata else ()
+
+
+def partition_metadata(partition: str, partition_by: str | None) -> dict[str, Any]:
+    """The least metadata that has this partition: its value as one key, dots and all, as `lookup` tries that first."""
+    if partition_by is None or partition == "null":
+        return {}
+    return {partition_by.removeprefix("metadata."): from_json(partition.encode(), "a partition")}
 
 
 def sort_key(entry: Entry, partition_by: str | None) -> SortKey:
@@ -257,6 +271,8 @@ def decode_log_object(body: bytes, what: str) -> list[Intent]:
         intents = [_intent_decoder.decode(raw)] if kind == "intent" else _batch_decoder.decode(raw).intents
         for intent in intents:
             check_entry(intent.entry)
+            if not 0 <= intent.window <= MAX_WINDOW:
+                raise ValueError(f"window {intent.window}: expected 0 to {MAX_WINDOW:.0f} seconds")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise CorruptError(f"{what} is not {kind}: {error}") from None
     return list(intents)

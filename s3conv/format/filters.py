@@ -16,7 +16,7 @@ from typing import Any
 
 from s3conv.errors import CorruptError, InvalidInputError
 from s3conv.format.codec import from_json, to_json
-from s3conv.format.entry import MISSING, Entry, index_time, lookup
+from s3conv.format.entry import MISSING, Entry, index_time, lookup, read_index_time
 
 Where = Mapping[str, Any]
 """Conditions by field: a plain value (equals), or operators with their operands, `{"gte": 3, "lt": 9}`."""
@@ -79,6 +79,34 @@ class Filter:
                 if operand is None or isinstance(operand, str | bool):
                     return to_json(operand, "the filter").decode()
         return None
+
+    def key_range(self, partition_by: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Beginnings of the sort keys that can match: all are from the first on and below the second; () is no bound.
+
+        By the creation time too, where the partition is fixed; without `partition_by` there is but one.
+        """
+        partition = "null" if partition_by is None else self.partition(partition_by)
+        if partition is None:
+            return (), ()
+        low, high = self._between("created_at")
+        # No text comes between one and the same with a NUL behind it.
+        return (partition, low) if low else (partition,), (partition, high + "\0") if high else (partition + "\0",)
+
+    def updated_between(self) -> tuple[float | None, float | None]:
+        """The first and the last second since 1970 that `updated_at` can have, where conditions bound it."""
+        low, high = self._between("updated_at")
+        return seconds(low) if low else None, seconds(high) if high else None
+
+    def _between(self, field: str) -> tuple[str, str]:
+        given = [(one.op, one.operand) for one in self.conditions if one.field == field]
+        lows = [operand for op, operand in given if op in ("eq", "gt", "gte")]
+        highs = [operand for op, operand in given if op in ("eq", "lt", "lte")]
+        return max(lows, default=""), min(highs, default="")
+
+    def needles(self) -> list[bytes]:
+        """Byte strings that every matching row holds, longest first: those of text that a field has to equal."""
+        texts = {one.operand for one in self.conditions if one.op == "eq" and isinstance(one.operand, str)}
+        return sorted((to_json(text, "the filter") for text in texts), key=len, reverse=True)
 
 
 UNKNOWN = object()
@@ -158,6 +186,11 @@ def _time_operand(what: str, operand: Any) -> str:
     if not isinstance(operand, datetime):
         raise InvalidInputError(f"{what}: expected a datetime or ISO 8601 text, found {type(operand).__name__}")
     return index_time(operand)
+
+
+def seconds(time: str) -> float:
+    """An index time in seconds since 1970."""
+    return read_index_time(time).timestamp()
 
 
 # --- comparing -----------------------------------------------------------------------------------------------------

@@ -21,9 +21,13 @@ MAX_ENCODED_ID = 180
 DESCRIPTOR = "s3conv.json"
 MANIFEST = "index/manifest.json"
 LOG = "index/log/"
+SEGMENTS = "index/segments/"
+RECENT = "index/recent/"
 CONVERSATIONS = "conversations/"
 PROBE = "probe/"
 
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ULID = re.compile(f"[{_CROCKFORD}]{{26}}")
 _ALWAYS_SAFE = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -80,6 +84,17 @@ def log_prefix(partition: str) -> str:
 def intent_key(prefix: str, conversation_id: str, revision: int, write: str) -> str:
     """Where one intent lies; `prefix` is a `log_prefix`."""
     return f"{prefix}{id_hash(conversation_id)}.{revision}.{write}.json.zst"
+
+
+def ulid(seconds: float, random: int) -> str:
+    """A fresh name that sorts by its time: 48 bits of milliseconds and 80 random ones, in Crockford's base 32."""
+    number = int(seconds * 1000) % 2**48 << 80 | random % 2**80
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def is_ulid(name: str) -> bool:
+    """Whether `name` is one."""
+    return _ULID.fullmatch(name) is not None
 
 
 def batch_key(prefix: str, write: str) -> str:

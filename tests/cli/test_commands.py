@@ -352,3 +352,23 @@ def test_nothing_in_a_conversation_reaches_the_terminal(tmp_path: Path, export: 
             assert "\\x1b[2J" in shown.replace("\n", "").replace("\r", "")
     evil_id = run("show", tmp_path / "a", "\x1b[2J", code=1)
     assert "\x1b" not in evil_id.err
+
+
+def test_maintain_says_what_it_did_and_stats_what_there_is(chats: Path) -> None:
+    assert "open intents   3" in run("stats", chats).out
+    assert "intents: 3 folded, 0 dropped, 0 pending" in run("maintain", chats).out
+    found = json.loads(run("stats", chats, "--json").out)
+    assert (found["conversations"], found["messages"], found["partitions"]) == (3, 12, 2)
+    assert (found["open_intents"], found["oldest_intent_age"], found["runs"]["tail"]["rows"]) == (0, None, 3)
+    done = json.loads(run("maintain", chats, "--json").out)
+    assert (done["folded"], done["finished"]) == (0, True)
+    assert len(run("list", chats, "--json").out.splitlines()) == 3
+
+
+def test_a_damaged_index_is_one_message_that_names_the_object(chats: Path) -> None:
+    run("maintain", chats)
+    (segment,) = (chats / "index" / "segments").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-200])
+    failed = run("list", chats, "--where", "metadata.user_id=alice", code=1)
+    assert segment.name in failed.err
+    assert "verify --repair" in failed.err

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from s3conv import AlreadyExistsError, Archive, InvalidInputError, NotFoundError, UnavailableError, UnsafeStoreError
+from s3conv.format.manifest import Manifest
 from s3conv.store import Contended, PreconditionFailed, open_store
 from tests.core.stores import Liar, ScriptedStore
 
@@ -83,7 +84,7 @@ def test_a_probe_that_is_answered_409_tries_again() -> None:
 
 def test_what_is_left_of_an_archive_is_not_taken_for_an_empty_place() -> None:
     store = ScriptedStore(open_store("memory://"))
-    left = {"format": 1, "kind": "manifest", "generation": 7, "nonce": "x", "tail": [], "mid": [], "base": []}
+    left = Manifest(generation=7, nonce="x")
     space = store.inner
     archive = Archive.create(space)
     archive.close()
@@ -91,7 +92,7 @@ def test_what_is_left_of_an_archive_is_not_taken_for_an_empty_place() -> None:
     from s3conv.bridge import run_sync
 
     run_sync(space.delete(["s3conv.json"]))
-    run_sync(space.put("index/manifest.json", json.dumps(left).encode()))
+    run_sync(space.put("index/manifest.json", left.encode()))
     with pytest.raises(InvalidInputError, match="what is left of an archive"):
         Archive.create(store)
     assert json.loads(objects["index/manifest.json"].body)["generation"] == 7

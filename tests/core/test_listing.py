@@ -305,7 +305,6 @@ def test_a_manifest_of_the_future_is_refused_by_name(archive: Archive, store: Sc
     for body, named in (
         (b'{"format":2,"kind":"manifest"}', "format 2"),
         (b'{"format":1,"kind":"manifest","requires":["bloom"]}', "bloom"),
-        (b'{"format":1,"kind":"manifest","generation":1,"nonce":"x","tail":[{"segment":"y"}]}', "segments"),
     ):
         run_sync(store.inner.put("index/manifest.json", body))
         with pytest.raises(UnsupportedFormatError, match=named):

@@ -1,4 +1,4 @@
-"""Descriptor and manifest: exact bytes, and what is refused by name."""
+"""The descriptor: exact bytes, and what is refused by name."""
 
 from __future__ import annotations
 
@@ -8,25 +8,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from s3conv.errors import CorruptError, IndexDamagedError, UnsupportedFormatError
-from s3conv.format.control import Descriptor, Manifest, decode_descriptor, decode_manifest
+from s3conv.errors import CorruptError, UnsupportedFormatError
+from s3conv.format.control import Descriptor, decode_descriptor
 from tests.format.mutating import damaged, refused_only_as
 
 DESCRIPTOR = '{"format":1,"kind":"archive","requires":[],"partition_by":"metadata.user_id","nonce":"0a","settings":{}}'
-MANIFEST = (
-    '{"format":1,"kind":"manifest","generation":0,"nonce":"0a","tail":[],"mid":[],"base":[],"recent":null,"retired":[]}'
-)
 
 
 def test_the_descriptor_is() -> None:
     assert Descriptor("metadata.user_id", "0a").encode().decode() == DESCRIPTOR
     assert decode_descriptor(DESCRIPTOR.encode(), "it") == Descriptor("metadata.user_id", "0a")
     assert decode_descriptor(Descriptor(None, "0b").encode(), "it") == Descriptor(None, "0b")
-
-
-def test_the_manifest_is() -> None:
-    assert Manifest(0, "0a").encode().decode() == MANIFEST
-    assert decode_manifest(MANIFEST.encode(), "it") == Manifest(0, "0a")
 
 
 def body(golden: str, **changes: Any) -> bytes:
@@ -52,32 +44,13 @@ def test_a_descriptor_with_a_wrong_value_is_corrupt(change: dict[str, Any]) -> N
         decode_descriptor(body(DESCRIPTOR, **change), "the object")
 
 
-@pytest.mark.parametrize(
-    "change", [{"format": 2}, {"kind": "archive"}, {"tail": [{}]}, {"base": [{}]}, {"recent": {}, "mid": [1]}]
-)
-def test_a_manifest_that_this_version_cannot_read_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedFormatError, match=r"the object .*upgrade s3conv"):
-        decode_manifest(body(MANIFEST, **change), "the object")
-
-
-@pytest.mark.parametrize(
-    "change", [{"format": "1"}, {"generation": -1}, {"generation": True}, {"generation": 1.0}, {"nonce": 5}]
-)
-def test_a_manifest_with_a_wrong_value_is_damage_to_the_index(change: dict[str, Any]) -> None:
-    with pytest.raises(IndexDamagedError, match=r"the object.*verify --repair"):
-        decode_manifest(body(MANIFEST, **change), "the object")
-
-
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"1", b"\xff"])
 def test_what_is_no_object_is_corrupt(raw: bytes) -> None:
     with pytest.raises(CorruptError, match="the object"):
         decode_descriptor(raw, "the object")
-    with pytest.raises(IndexDamagedError, match=r"the object.*verify --repair"):
-        decode_manifest(raw, "the object")
 
 
-@given(damaged(json.loads(DESCRIPTOR)), damaged(json.loads(MANIFEST)))
-def test_no_value_makes_another_error(descriptor: Any, manifest: Any) -> None:
-    for decode, fields in ((decode_descriptor, descriptor), (decode_manifest, manifest)):
-        with refused_only_as(CorruptError, UnsupportedFormatError, named="the object"):
-            decode(json.dumps(fields).encode(), "the object")
+@given(damaged(json.loads(DESCRIPTOR)))
+def test_no_value_makes_another_error(descriptor: Any) -> None:
+    with refused_only_as(CorruptError, UnsupportedFormatError, named="the object"):
+        decode_descriptor(json.dumps(descriptor).encode(), "the object")

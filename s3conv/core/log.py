@@ -1,0 +1,223 @@
+"""The log: listing it, reading its intents, and telling which of them count. DESIGN.md, section 5.
+
+Law: per conversation the highest revision wins. An old intent, or one of two at one revision, counts only if the
+document says so, since its writer may have died or lost.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from s3conv.bridge import ordered_map
+from s3conv.core.cache import Cache
+from s3conv.core.commit import STALE
+from s3conv.core.context import Context
+from s3conv.core.loading import fetch_document
+from s3conv.errors import CorruptError, IndexDamagedError
+from s3conv.format.document import Document
+from s3conv.format.entry import Entry, Intent, decode_log_object
+from s3conv.format.keys import document_key, parse_log_key
+from s3conv.format.manifest import REPAIR
+from s3conv.store.base import Listing, ObjectHead
+
+CACHED = 20_000
+"""Most intents, and most confirmations, that one open archive keeps in memory: about 1 KB each."""
+
+
+@dataclass(slots=True)
+class LogCache:
+    """What reading the log remembers: its objects never change, and a confirmation stays true."""
+
+    intents: Cache[str, list[Intent]] = field(default_factory=lambda: Cache(CACHED, len))
+    confirmed: Cache[tuple[str, int, str], bool] = field(default_factory=lambda: Cache(CACHED))
+
+
+@dataclass(frozen=True, slots=True)
+class LogObject:
+    """A key of the log, when it was written, and how old it was when it was listed, in seconds of the store's clock."""
+
+    key: str
+    written: float
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An intent, and the object of the log that it was seen in."""
+
+    intent: Intent
+    place: LogObject
+
+
+class OvertakenError(Exception):
+    """An object that was listed or named is gone: begin again. `key` is that object's."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+async def list_log(context: Context, prefix: str, after: str = "", most: int | None = None) -> list[LogObject]:
+    """The objects of the log; all pages, or as many as hold `most`."""
+    listed: list[LogObject] = []
+    async for page in pages(context, prefix, after):
+        for one in page.objects:
+            if parse_log_key(one.key) is None:
+                raise IndexDamagedError(
+                    f"{context.name(one.key)} is no object of the log; remove it, or run `s3conv verify --repair`"
+                )
+            listed.append(LogObject(one.key, one.last_modified, page.date - one.last_modified))
+        if most is not None and len(listed) >= most:
+            break
+    return listed
+
+
+async def pages(context: Context, prefix: str, after: str = "") -> AsyncGenerator[Listing, None]:
+    """All pages of a list."""
+    while True:
+        page = await context.store.list(prefix, after=after)
+        yield page
+        if not page.more or not page.objects:
+            return
+        after = page.objects[-1].key
+
+
+async def read_intents(
+    context: Context, cache: LogCache, listed: Sequence[LogObject], *, gone: bool = False
+) -> dict[str, list[Seen]]:
+    """All intents by conversation id.
+
+    Args:
+        context: the open archive.
+        cache: what earlier reads remember.
+        listed: the objects to read.
+        gone: whether to pass over those that are not there any more.
+
+    Raises:
+        OvertakenError: one is not there any more.
+        IndexDamagedError: one cannot be read; names it.
+    """
+
+    async def fetch(place: LogObject) -> list[Intent] | None:
+        found = await context.store.get(place.key)
+        if found is None:
+            return None
+        try:
+            return decode_log_object(found.body, context.name(place.key))
+        except CorruptError as error:
+            raise IndexDamagedError(f"{error}; {REPAIR}") from None
+
+    contents = [cache.intents.get(place.key) for place in listed]
+    missing = [number for number, intents in enumerate(contents) if intents is None]
+    asked = iter(missing)
+    async for intents in ordered_map(
+        context.runner, fetch, [listed[number] for number in missing], context.store.fan_out
+    ):
+        number = next(asked)
+        if intents is None:
+            if not gone:
+                raise OvertakenError(listed[number].key)
+            continue
+        contents[number] = intents
+        cache.intents.put(listed[number].key, intents)
+    by_id: defaultdict[str, list[Seen]] = defaultdict(list)
+    for place, intents in zip(listed, contents, strict=True):
+        for intent in intents or ():
+            by_id[intent.entry.conversation_id].append(Seen(intent, place))
+    return by_id
+
+
+async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]) -> dict[str, Entry]:
+    """What the log says of each conversation: its newest intent's entry, where that counts; else the document's.
+
+    Deleted ones are among them. A conversation is left out if neither an intent of it counts nor a document is there.
+    """
+    entries: dict[str, Entry] = {}
+    doubtful: list[list[Seen]] = []
+    for conversation_id, seen in by_id.items():
+        newest = max(one.intent.entry.revision for one in seen)
+        top = [one for one in seen if one.intent.entry.revision == newest]
+        intent = top[0].intent
+        alone = len({one.intent.write for one in top}) == 1
+        age = min(one.place.age for one in top)
+        if alone and (age <= STALE or (cache.confirmed.get(_mark(intent)) and age <= _speaks(intent))):
+            entries[conversation_id] = intent.entry
+        else:
+            doubtful.append(seen)
+
+    async def ask(seen: list[Seen]) -> Entry | None:
+        return await ask_document(context, cache, [one.intent for one in seen])
+
+    async for entry in ordered_map(context.runner, ask, doubtful, context.store.fan_out):
+        if entry is not None:
+            entries[entry.conversation_id] = entry
+    return entries
+
+
+def _mark(intent: Intent) -> tuple[str, int, str]:
+    return intent.entry.conversation_id, intent.entry.revision, intent.write
+
+
+def _speaks(intent: Intent) -> float:
+    """The age up to which a confirmed intent may be taken for the document's state."""
+    return float("inf")
+
+
+async def ask_document(context: Context, cache: LogCache, intents: Iterable[Intent]) -> Entry | None:
+    """The entry that a conversation's document stands for; None if there is none.
+
+    HEAD is enough where the store keeps hints and one of `intents`, all of one conversation, is the document's.
+    """
+    intents = list(intents)
+    conversation_id = intents[0].entry.conversation_id
+    head = await context.store.head(document_key(conversation_id))
+    if head is None:
+        return None
+    document: Document | None = None
+    written = hinted(head)
+    if written is None:
+        document = await fetch_document(context, conversation_id)
+        if document is None:
+            return None
+        written = document.stamp.revision, document.stamp.write
+    for intent in intents:
+        if (intent.entry.revision, intent.write) == written:
+            cache.confirmed.put(_mark(intent), True)
+            return intent.entry
+    document = document or await fetch_document(context, conversation_id)
+    return None if document is None else await entry_of_document(context, document)
+
+
+def hinted(head: ObjectHead) -> tuple[int, str] | None:
+    """Revision and write id of a document by its user metadata; None where the store does not keep it."""
+    revision, write = head.metadata.get("s3conv-revision", ""), head.metadata.get("s3conv-write")
+    return (int(revision), write) if write and revision.isascii() and revision.isdigit() else None
+
+
+async def entry_of_document(context: Context, document: Document) -> Entry:
+    """The entry that a document stands for.
+
+    Raises:
+        CorruptError: it holds no conversation; names the object.
+    """
+    archive = await context.descriptor()
+    try:
+        return document.entry(archive.partition_by)
+    except ValueError as error:
+        name = context.name(document_key(document.conversation_id))
+        raise CorruptError(f"{name} is not a conversation: {error}") from None
+
+
+async def documents_of(context: Context, conversation_ids: Iterable[str]) -> dict[str, Document]:
+    """The documents of some conversations, by id; without those that are gone."""
+
+    async def fetch(conversation_id: str) -> Document | None:
+        return await fetch_document(context, conversation_id)
+
+    found = {}
+    async for document in ordered_map(context.runner, fetch, conversation_ids, context.store.fan_out):
+        if document is not None and not document.deleted:
+            found[document.conversation_id] = document
+    return found

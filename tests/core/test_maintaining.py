@@ -1,0 +1,381 @@
+"""Maintenance: what it does to the log, the runs and old objects, safe wherever it is stopped and whoever else runs."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from s3conv import AccessDeniedError, Archive, ConversationState, UnavailableError
+from s3conv.bridge import run_sync
+from s3conv.core import folding, index, maintaining, merging
+from s3conv.core.segments import read_manifest
+from s3conv.format.entry import Intent, encode_intent, entry_of
+from s3conv.format.keys import intent_key, log_prefix
+from s3conv.format.manifest import Manifest
+from s3conv.store.base import PreconditionFailed
+from tests.core.conftest import NoWait, open_scripted
+from tests.core.stores import ScriptedStore
+
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and segments that are full soon."""
+    monkeypatch.setattr("s3conv.format.blocks.BLOCK", 600)
+    monkeypatch.setattr(maintaining, "FULL_TAIL", 1500)
+    monkeypatch.setattr(maintaining, "FULL_MID", 4000)
+    monkeypatch.setattr(merging, "SEGMENT", 1200)
+    monkeypatch.setattr(merging, "MAX_SEGMENT", 2000)
+
+
+def start(conversation_id: str, user: str = "alice", day: int = 0, **metadata: Any) -> ConversationState:
+    state = ConversationState.start(conversation_id, system="Hi", metadata={"user_id": user, **metadata})
+    state.created_at = state.updated_at = datetime(2025, 3, 1, tzinfo=UTC) + timedelta(days=day)
+    return state
+
+
+def opened() -> tuple[Archive, ScriptedStore]:
+    return open_scripted("metadata.user_id")
+
+
+def fresh(store: ScriptedStore) -> Archive:
+    return Archive(store, NoWait())
+
+
+def listed(archive: Archive, **options: Any) -> list[str]:
+    return sorted(entry.conversation_id for entry in archive.iterate(**options))
+
+
+def manifest_of(archive: Archive) -> Manifest:
+    return run_sync(read_manifest(archive._context)).manifest
+
+
+def test_fold_takes_all_open_intents_into_the_tail() -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number}", f"user{number % 3}") for number in range(20)])
+    archive.delete("c7")
+    done = archive.maintain()
+    assert (done.folded, done.pending, done.dropped, done.segments_written, done.finished) == (21, 0, 0, 1, True)
+    assert store.keys("index/log/") == []
+    manifest = manifest_of(archive)
+    assert [segment.rows for segment in manifest.tail] == [20]  # the deleted one's among them: it shadows
+    assert listed(fresh(store)) == sorted(f"c{number}" for number in range(20) if number != 7)
+    assert len(listed(fresh(store), where={"metadata.user_id": "user1"})) == 6
+    assert archive.maintain() == maintaining.Maintained()
+
+
+def test_a_fold_costs_a_head_for_each_conversation_and_little_else() -> None:
+    archive, store = opened()
+    for number in range(30):
+        archive.save(start(f"c{number}"))
+    archive.maintain()
+    for number in range(30):
+        archive.save(start(f"d{number}"))
+    store.reset()
+    fresh(store).maintain()
+    assert store.counts["head"] == 30
+    # The tail and recent are read and written; the manifest is read for fold, merge and collect.
+    assert store.counts["get"] <= 30 + 8
+    assert store.counts["put"] == 3
+    assert store.counts["delete"] == 1
+
+
+def test_newest_20_of_all_is_3_requests_and_of_a_partition_8_at_most(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SEGMENT", "MAX_SEGMENT"):
+        monkeypatch.setattr(merging, name, 20_000)
+    archive, store = opened()
+    for wave in range(6):
+        archive.save_many([start(f"c{wave}-{number}", f"user{number % 9}", wave) for number in range(60)])
+        archive.maintain()
+    assert manifest_of(archive).base
+    cold = fresh(store)
+    cold.load("nothing")
+    store.reset()
+    assert len(cold.list(limit=20).items) == 20
+    assert store.counts == {"list": 1, "get": 2}
+    cold = fresh(store)
+    cold.load("nothing")
+    store.reset()
+    page = cold.list({"metadata.user_id": "user4"}, limit=20)
+    assert len(page.items) == 20
+    assert sum(store.counts.values()) <= 8
+    store.reset()
+    assert cold.list({"metadata.user_id": "user4"}, limit=20).items == page.items
+    assert store.counts == {"list": 1, "get": 1}
+    store.reset()
+    assert cold.list({"metadata.user_id": "user4"}, limit=20, consistency="snapshot").items == page.items
+    assert store.counts == {"get": 1}
+
+
+def test_a_snapshot_shows_what_was_folded() -> None:
+    archive, _ = opened()
+    archive.save(start("a"))
+    archive.maintain()
+    archive.save(start("b"))
+    assert listed(archive) == ["a", "b"]
+    assert listed(archive, consistency="snapshot") == ["a"]
+    assert archive.count(consistency="snapshot") == 1
+
+
+def test_wherever_maintenance_is_killed_nothing_is_lost_and_the_next_run_mends_it(small: None) -> None:
+    """Each request in turn fails, before it is applied or after, and the process ends there."""
+
+    def build() -> tuple[Archive, ScriptedStore, list[str]]:
+        archive, store = opened()
+        for wave in range(3):
+            archive.save_many([start(f"c{wave}-{number}", f"user{number % 4}") for number in range(25)])
+            if wave < 2:
+                archive.maintain()
+        moved = archive.load("c0-1")
+        assert moved is not None
+        moved.metadata["user_id"] = "elsewhere"
+        archive.save(moved)
+        archive.delete("c1-2")
+        return archive, store, listed(fresh(store))
+
+    _, store, _ = build()
+    store.reset()
+    fresh(store).maintain()
+    requests = [(kind, key) for kind, key in store.log if kind in ("put", "delete", "head", "get", "list")]
+    assert len({kind for kind, _ in requests}) == 5
+    for kind in ("put", "delete", "get", "list", "head"):
+        for nth in range(sum(one == kind for one, _ in requests)):
+            for applied in (False, True):
+                if kind != "put" and applied:
+                    continue
+                _, store, expected = build()
+                killed = fresh(store)
+                for _ in range(nth):
+                    store.before(kind, "", lambda: None)
+                store.fail(kind, "", AccessDeniedError("killed"), applied=applied)
+                with suppress(AccessDeniedError):
+                    killed.maintain()
+                store.faults.clear()
+                assert listed(fresh(store)) == expected
+                fresh(store).maintain()
+                assert store.keys("index/log/") == []
+                after = fresh(store)
+                assert listed(after) == expected
+                assert "c0-1" in listed(after, where={"metadata.user_id": "elsewhere"})
+                assert "c0-1" not in listed(after, where={"metadata.user_id": "user1"})
+                assert all(store.keys(key) for key in manifest_of(after).named())
+
+
+def test_who_loses_the_manifest_begins_again() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    archive.maintain()
+    archive.save(start("b"))
+    other = fresh(store.inner)  # type: ignore[arg-type]  # any store will do
+
+    def fold_first() -> None:
+        other.save(start("c"))
+        other.maintain()
+
+    store.before("put", "manifest", fold_first)
+    assert archive.maintain().finished
+    assert listed(fresh(store)) == ["a", "b", "c"]
+
+
+def test_a_swap_whose_answer_was_lost_is_recognized() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    store.fail("put", "manifest", UnavailableError("no answer"), applied=True)
+    done = archive.maintain()
+    assert (done.folded, done.segments_written, manifest_of(archive).generation) == (1, 1, 1)
+    assert listed(fresh(store)) == ["a"]
+
+
+def test_maintenance_that_is_always_overtaken_says_so() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    store.fail("put", "manifest", PreconditionFailed("412"), times=99)
+    assert not archive.maintain().finished
+    assert listed(fresh(store)) == ["a"]
+
+
+def announce(store: ScriptedStore, state: ConversationState, revision: int, write: str) -> str:
+    intent = Intent(entry=entry_of(state, revision, 100, "metadata.user_id"), write=write)
+    key = intent_key(log_prefix('"alice"'), state.conversation_id, revision, write)
+    run_sync(store.inner.put(key, encode_intent(intent)))
+    return key
+
+
+def test_an_intent_without_its_document_waits_a_day_and_is_dropped() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    announce(store, start("dead"), 1, "aa")
+    announce(store, start("a", title="never"), 2, "bb")
+    done = archive.maintain()
+    assert (done.folded, done.pending, done.dropped) == (1, 2, 0)
+    assert len(store.keys("index/log/")) == 2
+    store.clock = 61
+    assert listed(fresh(store)) == ["a"]
+    store.clock = DAY + 1
+    assert archive.maintain().dropped == 2
+    assert store.keys("index/log/") == []
+    assert listed(fresh(store)) == ["a"]
+
+
+def test_a_batch_goes_when_all_of_its_intents_are_settled() -> None:
+    archive, store = opened()
+    store.fail("put", "conversations/", AccessDeniedError("403"))
+    with pytest.raises(Exception, match="403"):
+        archive.save_many([start("a"), start("b"), start("c")])
+    done = archive.maintain()
+    assert (done.folded, done.pending) == (2, 1)
+    assert len(store.keys("index/log/")) == 1
+    assert len(listed(fresh(store), consistency="snapshot")) == 2
+    store.clock = DAY + 1
+    archive.maintain()
+    assert store.keys("index/log/") == []
+
+
+def test_what_no_longer_counts_is_deleted_a_day_after_it_was_retired() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    archive.maintain()
+    first = set(store.keys("index/segments/") + store.keys("index/recent/"))  # type: ignore[operator]  # lists
+    store.clock = 3 * DAY  # it counted for days: its age alone would not do
+    archive.save(start("b"))
+    archive.maintain()
+    assert first <= set(store.keys("index/"))
+    store.clock = 4 * DAY + 1
+    done = archive.maintain()
+    assert done.deleted == 2
+    assert not first & set(store.keys("index/"))
+    assert manifest_of(archive).retired == []
+    assert listed(fresh(store)) == ["a", "b"]
+
+
+def test_what_was_never_listed_goes_by_its_age_and_a_stalled_fold_loses() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    stalled = fresh(store)
+
+    def a_day_passes() -> None:
+        store.clock = 2 * DAY
+        fresh(store).maintain()
+
+    store.before("put", "manifest", a_day_passes)
+    stalled.maintain()
+    assert listed(fresh(store)) == ["a"]
+    assert all(store.keys(key) for key in manifest_of(archive).named())
+
+
+def test_rows_of_deleted_and_moved_conversations_are_dropped_after_a_week_by_a_merge_into_base(small: None) -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number}") for number in range(60)])
+    archive.maintain()
+    for number in range(30):
+        archive.delete(f"c{number}")
+    moved = archive.load("c50")
+    assert moved is not None
+    moved.metadata["user_id"] = "bob"
+    archive.save(moved)
+    archive.maintain()
+
+    def rows() -> int:
+        now = run_sync(read_manifest(archive._context))
+        run_sync(maintaining.merge(archive._context, archive._cache, now, "base"))
+        return sum(segment.rows for segment in manifest_of(archive).base)
+
+    assert rows() == 61
+    store.clock = 8 * DAY
+    archive.save(start("c3"))  # an intent is open: what it may have to be told by stays
+    assert rows() == 31  # 30 that live, and the tombstone
+    archive.maintain()
+    assert rows() == 31  # all of them live
+    assert archive.count() == 31
+    assert listed(fresh(store), where={"metadata.user_id": "bob"}) == ["c50"]
+
+
+def test_a_reader_that_meets_many_intents_folds_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintaining, "INLINE", 10)
+    archive, store = opened()
+    for number in range(25):
+        archive.save(start(f"c{number}"))
+    assert Archive(store, NoWait(), auto_maintain=False).count() == 25
+    assert len(store.keys("index/log/")) == 25
+    for left in (15, 5, 5):
+        assert archive.count() == 25
+        assert len(store.keys("index/log/")) == left
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError("403"), UnavailableError("503")])
+def test_a_reader_that_may_not_write_goes_on_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    monkeypatch.setattr(maintaining, "INLINE", 10)
+    archive, store = opened()
+    for number in range(12):
+        archive.save(start(f"c{number}"))
+    store.fail("put", "index/", error, times=99)
+    with caplog.at_level(logging.INFO, "s3conv"):
+        assert [archive.count() for _ in range(3)] == [12, 12, 12]
+    assert len(caplog.records) == (1 if isinstance(error, AccessDeniedError) else 3)
+
+
+def test_recent_is_made_anew_when_many_of_its_entries_were_deleted(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (folding, maintaining):
+        monkeypatch.setattr(module, "RECENT_ROWS", 20)
+    archive, store = opened()
+    archive.save_many([start(f"c{number}", day=number) for number in range(60)])
+    archive.maintain()
+    for number in range(45, 60):
+        archive.delete(f"c{number}")
+    archive.maintain()
+    expected = [f"c{number}" for number in range(44, 25, -1)]
+    assert [entry.conversation_id for entry in fresh(store).list(limit=19).items] == expected
+    now = run_sync(read_manifest(archive._context))
+    monkeypatch.setattr(folding, "RECENT_TOMBSTONES", 2)
+    monkeypatch.setattr(maintaining, "RECENT_TOMBSTONES", 2)
+    monkeypatch.setattr(maintaining, "RECENT_ROWS", 100)
+    run_sync(maintaining.merge(archive._context, archive._cache, now, "base"))
+    cold = fresh(store)
+    cold.load("nothing")
+    store.reset()
+    assert [entry.conversation_id for entry in cold.list(limit=19).items] == expected
+    assert store.counts == {"list": 1, "get": 2}
+
+
+def test_stats_count_what_is_there_and_what_waits() -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number}", f"user{number % 4}") for number in range(10)])
+    archive.maintain()
+    archive.save(start("new", "user9"))
+    archive.delete("c0")
+    store.clock = 30
+    found = fresh(store).stats()
+    assert (found.conversations, found.messages, found.partitions) == (10, 10, 5)
+    assert (found.open_intents, found.generation) == (2, 1)
+    assert found.oldest_intent_age == pytest.approx(30, abs=20)
+    assert found.runs["tail"].rows == 10
+    assert found.size == sum(entry.size for entry in archive.iterate())
+
+
+def test_a_list_that_is_overtaken_by_maintenance_begins_again(small: None) -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number}") for number in range(60)])
+    archive.maintain()
+    reading = fresh(store)
+
+    def replace_all() -> None:
+        other = fresh(store.inner)  # type: ignore[arg-type]  # any store will do
+        old = manifest_of(other).named()
+        now = run_sync(read_manifest(other._context))
+        assert run_sync(maintaining.merge(other._context, other._cache, now, "base"))
+        run_sync(store.inner.delete(sorted(old - manifest_of(other).named())))
+
+    store.before("get", "index/segments/", replace_all)
+    assert len(listed(reading)) == 60
+    assert index.RESTARTS > 2
