@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -21,6 +22,7 @@ from s3conv.core.maintaining import Maintained
 from s3conv.core.saving import OnConflict
 from s3conv.core.segments import IndexCache
 from s3conv.core.stats import Stats
+from s3conv.core.window import check_window
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
 from s3conv.format.filters import DEFAULT_ORDER, Where
@@ -34,8 +36,11 @@ Create = ConversationState | Callable[[], ConversationState] | None
 class _Opened:
     """What both kinds of archive are made of."""
 
-    def __init__(self, store: ObjectStore, runner: Runner, *, auto_maintain: bool = True) -> None:
-        self._context = Context(store, runner, auto_maintain=auto_maintain)
+    def __init__(
+        self, store: ObjectStore, runner: Runner, *, auto_maintain: bool = True, activity_window: float = 0.0
+    ) -> None:
+        window = check_window(activity_window)
+        self._context = Context(store, runner, auto_maintain=auto_maintain, activity_window=window)
         self._cache = IndexCache()
 
     @property
@@ -46,6 +51,13 @@ class _Opened:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
 
+    def _asynchronous(self, activity_window: float) -> AsyncArchive:
+        """The same open archive for asynchronous callers, with an activity window of their own."""
+        view = AsyncArchive(self._context.store, self._context.runner)
+        view._context = replace(self._context, activity_window=check_window(activity_window))
+        view._cache = self._cache
+        return view
+
 
 class Archive(_Opened):
     """An archive of conversations, for synchronous callers. May be used by many threads at once.
@@ -54,12 +66,22 @@ class Archive(_Opened):
     """
 
     @classmethod
-    def open(cls, url: str | ObjectStore, *, auto_maintain: bool = True, **options: Unpack[StoreOptions]) -> Self:
+    def open(
+        cls,
+        url: str | ObjectStore,
+        *,
+        auto_maintain: bool = True,
+        activity_window: float = 0.0,
+        **options: Unpack[StoreOptions],
+    ) -> Self:
         """Open an archive; no request is made before it is used.
 
         Args:
             url: `s3://bucket/prefix`, `file:///folder`, `memory://name`, or an `ObjectStore` of your own.
             auto_maintain: whether a list that meets more than 1,000 open intents folds some of them; see `maintain`.
+            activity_window: for how many seconds, at most 3,600, the saves that follow a save need not announce
+                themselves: 1 PUT instead of 2. For as long, and 120 seconds more, a list may show older counts, sizes
+                and times of activity of such conversations, and filter and order by these.
             options: for `s3://`: `client` (a boto3 client of your own) or `session`, `endpoint_url`, `region`,
                 `addressing_style`, `kms_key_id`, `expected_bucket_owner`, `fan_out`; see `StoreOptions`.
 
@@ -67,7 +89,7 @@ class Archive(_Opened):
             InvalidInputError: the URL or an option cannot be used.
         """
         store = open_store(url, **options) if isinstance(url, str) else url
-        return cls(store, _sync_runner(store), auto_maintain=auto_maintain)
+        return cls(store, _sync_runner(store), auto_maintain=auto_maintain, activity_window=activity_window)
 
     @classmethod
     def create(
@@ -105,7 +127,7 @@ class Archive(_Opened):
         return archive
 
     def save(self, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
-        """Save a conversation: 2 PUT requests.
+        """Save a conversation: 2 PUT requests; 3 if its partition changes, 1 inside an activity window (see `open`).
 
         Args:
             state: a new one, or one that was loaded or saved before; what it began from is noted on it.
@@ -261,11 +283,18 @@ class AsyncArchive(_Opened):
     """
 
     @classmethod
-    def open(cls, url: str | ObjectStore, *, auto_maintain: bool = True, **options: Unpack[StoreOptions]) -> Self:
+    def open(
+        cls,
+        url: str | ObjectStore,
+        *,
+        auto_maintain: bool = True,
+        activity_window: float = 0.0,
+        **options: Unpack[StoreOptions],
+    ) -> Self:
         """As `Archive.open`; `client` and `session` are those of aioboto3. Not awaited."""
         store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else url
         runner = InlineTaskRunner() if store.fan_out == 1 else TaskRunner()
-        return cls(store, runner, auto_maintain=auto_maintain)
+        return cls(store, runner, auto_maintain=auto_maintain, activity_window=activity_window)
 
     @classmethod
     async def create(

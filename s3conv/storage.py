@@ -39,6 +39,9 @@ S = TypeVar("S", bound=StateLike)
 
 Metadata = dict[str, Any]
 
+ACTIVITY_WINDOW = 60.0
+"""Seconds for which an intent speaks for the saves that follow it through the storage (DESIGN.md, section 6)."""
+
 
 class ConversationStorage(ABC, Generic[S]):
     """Where conversations are kept: dataknobs' abstract interface. Filters on metadata are exact."""
@@ -114,6 +117,8 @@ class S3ConversationStorage(ConversationStorage[S]):
         archive: an open `AsyncArchive`. An `Archive` works too, but blocks the event loop during its requests.
         state_type: the class of the states that are saved and returned: `ConversationState`, or any other with
             `to_dict()` and `from_dict()` of the exchange form, such as dataknobs' own.
+        activity_window: as for `Archive.open`, for what is saved through this storage. Such callers save after every
+            message; with 0, each of these saves is 2 requests instead of 1, and lists are never behind.
 
     What the archive knows of a state (which version it is) is noted on the state, so that a save of a loaded state
     costs two requests, and one that meets another writer's is merged with it; the state then holds what came of it.
@@ -123,10 +128,9 @@ class S3ConversationStorage(ConversationStorage[S]):
         self,
         archive: AsyncArchive | Archive,
         state_type: type[S] = ConversationState,  # type: ignore[assignment]  # a type variable takes no default in 3.11
+        activity_window: float = ACTIVITY_WINDOW,
     ) -> None:
-        if isinstance(archive, Archive):
-            archive = AsyncArchive(archive._context.store, archive._context.runner)
-        self._archive = archive
+        self._archive = archive._asynchronous(activity_window)
         self._state_type = state_type
 
     @classmethod
@@ -138,7 +142,7 @@ class S3ConversationStorage(ConversationStorage[S]):
         """Open the archive that `config` names, or make it if there is none.
 
         Args:
-            config: `url`; `partition_by`; and, for `s3://`, the options of `Archive.open`.
+            config: `url`; `partition_by`; `activity_window`; and, for `s3://`, the options of `Archive.open`.
             state_type: see the class.
 
         Raises:
@@ -146,9 +150,10 @@ class S3ConversationStorage(ConversationStorage[S]):
         """
         options = {"exist_ok": True, **config}
         url, partition_by = options.pop("url", None), options.pop("partition_by", None)
+        window = options.pop("activity_window", ACTIVITY_WINDOW)
         if not isinstance(url, str):
             raise InvalidInputError("config: expected a 'url', such as 's3://bucket/prefix' or 'file:///folder'")
-        return cls(await AsyncArchive.create(url, partition_by=partition_by, **options), state_type)
+        return cls(await AsyncArchive.create(url, partition_by=partition_by, **options), state_type, window)
 
     async def close(self) -> None:
         """Release connections."""

@@ -33,7 +33,10 @@ SUPERSEDED = '"superseded"'
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A write that is ready: the document's body, and the intent that announces it under its log prefixes."""
+    """A write that is ready: the document's body, and the intent that announces it under its log prefixes.
+
+    `lasting` is what later saves are compared with to see whether this one's intent speaks for them (`window.py`).
+    """
 
     key: str
     body: bytes
@@ -41,6 +44,7 @@ class Draft:
     built_on: Known
     intent: Intent
     prefixes: tuple[str, ...]
+    lasting: str = ""
 
     @property
     def conversation_id(self) -> str:
@@ -51,7 +55,8 @@ class Draft:
 class Announcement:
     """When a write was announced, by the store's clock and by ours, and the log objects that are its alone.
 
-    It may lie under two prefixes: it is as old as the older of the two.
+    It may lie under two prefixes: it is as old as the older of the two. One that another announcement speaks for counts
+    as announced when that ends.
     """
 
     date: float = math.inf
@@ -82,7 +87,15 @@ class Found:
     date: float = 0.0
 
 
-def draft_of(partition_by: str | None, body: bytes, stamp: Stamp, known: Known, entry: Entry) -> Draft:
+def draft_of(
+    partition_by: str | None,
+    body: bytes,
+    stamp: Stamp,
+    known: Known,
+    entry: Entry,
+    window: float = 0.0,
+    lasting: str = "",
+) -> Draft:
     """Word the intent. A write that moves the conversation's sort key is announced where readers of either look."""
     partition, created, conversation_id = sort_key(entry, partition_by)
     replaces, prefixes = None, [log_prefix(partition)]
@@ -90,8 +103,8 @@ def draft_of(partition_by: str | None, body: bytes, stamp: Stamp, known: Known, 
         replaces = Replaces(partition=known.partition, created_at=known.created)
         if log_prefix(known.partition) not in prefixes:
             prefixes.append(log_prefix(known.partition))
-    intent = Intent(entry=entry, write=stamp.write, replaces=replaces)
-    return Draft(document_key(conversation_id), body, stamp, known, intent, tuple(prefixes))
+    intent = Intent(entry=entry, write=stamp.write, replaces=replaces, window=window)
+    return Draft(document_key(conversation_id), body, stamp, known, intent, tuple(prefixes), lasting)
 
 
 async def announce(context: Context, draft: Draft) -> Announcement:
@@ -141,7 +154,7 @@ async def withdraw(context: Context, keys: Sequence[str]) -> None:
         return  # readers confirm old intents, and maintenance drops those that have no document
 
 
-async def commit(context: Context, draft: Draft, announcement: Announcement, *, rebases: bool) -> str | Found:
+async def commit(context: Context, draft: Draft, announcement: Announcement, *, rebases: bool) -> Written | Found:
     """PUT the document until the answer is definite.
 
     Args:
@@ -151,7 +164,7 @@ async def commit(context: Context, draft: Draft, announcement: Announcement, *, 
             lost a write that may have been made and built upon long ago.
 
     Returns:
-        The ETag, or what was found in its place.
+        The ETag and the store's clock, or what was found in its place.
 
     Raises:
         OutcomeUnknownError: it may have been written, or may yet be. Its intents stay.
@@ -175,7 +188,8 @@ async def commit(context: Context, draft: Draft, announcement: Announcement, *, 
                 outcome = _settle(draft, found, certain=rebases and not unanswered)
                 if isinstance(outcome, Found):
                     await withdraw(context, announcement.keys)
-                return outcome
+                    return outcome
+                written = outcome
             except Contended:
                 continue
             except UnavailableError:
@@ -185,7 +199,7 @@ async def commit(context: Context, draft: Draft, announcement: Announcement, *, 
                 # It is committed: nothing that fails from here on may say otherwise.
                 with suppress(StorageError):
                     await announce_further(context, draft, draft.prefixes)
-            return written.etag
+            return written
     except OutcomeUnknownError:
         raise
     except StorageError as error:
@@ -218,15 +232,15 @@ async def look(context: Context, key: str, conversation_id: str) -> Found:
     return Found(document, found.etag, found.body, found.date)
 
 
-def _settle(draft: Draft, found: Found, *, certain: bool) -> str | Found:
+def _settle(draft: Draft, found: Found, *, certain: bool) -> Written | Found:
     """What a 412 means, by the document that is there."""
     document = found.document
     if document is None:
         return found
     if draft.stamp.write == document.stamp.write:
-        return found.etag
+        return Written(found.etag, found.date)
     if draft.stamp.write in document.stamp.lineage:
-        return SUPERSEDED
+        return Written(SUPERSEDED, found.date)
     if document.stamp.revision >= draft.stamp.revision + LINEAGE and not certain:
         raise _unknown(draft, f"the document is at revision {document.stamp.revision}, too far on to tell")
     return found

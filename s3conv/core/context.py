@@ -32,7 +32,8 @@ class Context:
     """One open archive, as the core sees it.
 
     `wall_clock` is used for differences only: ages are told by the store's clock. `auto_maintain`: whether a reader
-    that meets many open intents folds some.
+    that meets many open intents folds some. `activity_window`: for how many seconds an intent speaks for the saves
+    that follow it.
     """
 
     store: ObjectStore
@@ -41,6 +42,7 @@ class Context:
     new_id: Callable[[], str] = random_id
     jitter: Callable[[], float] = field(default=lambda: secrets.randbelow(1000) / 1000)
     auto_maintain: bool = True
+    activity_window: float = 0.0
     _descriptor: Descriptor | None = None
 
     def name(self, key: str) -> str:

@@ -29,9 +29,6 @@ from s3conv.store.base import LIST_PAGE
 DEAD = 24 * 3600.0
 """Seconds after which an intent without its document is dropped (DESIGN.md, section 6)."""
 
-WINDOW_MARGIN = 120.0
-"""Seconds beyond its window for which an intent is left alone (DESIGN.md, section 6)."""
-
 SHORT_LIVED = 3600.0
 """An object that counted for less than this is not listed as retired: its age tells enough (docs/adr/0008)."""
 
@@ -97,7 +94,7 @@ async def _plan(context: Context, by_id: dict[str, list[Seen]]) -> _Plan:
     settled: set[str] = set()
     ready = []
     for seen in by_id.values():
-        if any(_waits(one) for one in seen):
+        if any(one.speaks for one in seen):
             plan.result.pending += len(seen)
             unsettled.update(one.place.key for one in seen)
         else:
@@ -126,12 +123,6 @@ async def _plan(context: Context, by_id: dict[str, list[Seen]]) -> _Plan:
     # A batch goes when all of its intents are settled.
     plan.done = sorted(settled - unsettled)
     return plan
-
-
-def _waits(seen: Seen) -> bool:
-    """Whether an intent still speaks for saves that follow it."""
-    window = seen.intent.window
-    return window > 0 and seen.place.age <= window + WINDOW_MARGIN
 
 
 async def _document_of(context: Context, seen: list[Seen]) -> tuple[Stamp, Entry | None]:

@@ -6,6 +6,7 @@ a copy or a pickle of a state takes it along. It is only believed for the archiv
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from s3conv.errors import CorruptError, InvalidInputError, SchemaVersionError
@@ -13,6 +14,7 @@ from s3conv.format.control import Descriptor
 from s3conv.format.document import NOTHING, Document, Stamp, decode_document
 from s3conv.format.entry import Entry, sort_key
 from s3conv.model.state import ConversationState
+from s3conv.store.base import Written
 
 _ATTRIBUTE = "_s3conv_known"
 
@@ -21,8 +23,9 @@ _ATTRIBUTE = "_s3conv_known"
 class Known:
     """A version of a document that a state is, or began from.
 
-    `body` is the stored document: the base of a merge. `attempts` are ids of writes of this state whose outcome stayed
-    unknown: meeting one of them again is not a conflict. A new state has revision 0 and no ETag.
+    `body` is the stored document: the base of a merge. `date` and `wall` are the store's clock when that was last
+    heard of, and ours. `attempts` are ids of writes of this state whose outcome stayed unknown: meeting one of them
+    again is not a conflict. A new state has revision 0 and no ETag. `lasting` is only there where the stamp speaks on.
     """
 
     archive: str
@@ -32,6 +35,9 @@ class Known:
     partition: str
     created: str
     body: bytes
+    date: float = 0.0
+    wall: float = math.inf
+    lasting: str = ""
     attempts: tuple[str, ...] = ()
     deleted: bool = False
 
@@ -59,16 +65,25 @@ def nothing_known(archive: Descriptor, conversation_id: str) -> Known:
     return Known(archive.nonce, conversation_id, NOTHING, "", "", "", b"")
 
 
-def known_of(archive: Descriptor, entry: Entry, stamp: Stamp, etag: str, body: bytes) -> Known:
-    """What is known of a document with this entry."""
+def known_of(
+    archive: Descriptor, entry: Entry, stamp: Stamp, written: Written, body: bytes, wall: float, lasting: str
+) -> Known:
+    """What is known of a document with this entry that was written, when our clock was at `wall`."""
     partition, created, conversation_id = sort_key(entry, archive.partition_by)
-    return Known(archive.nonce, conversation_id, stamp, etag, partition, created, body)
+    etag, date = written.etag, written.date
+    return Known(archive.nonce, conversation_id, stamp, etag, partition, created, body, date, wall, lasting)
 
 
 def known_of_document(
-    archive: Descriptor, document: Document, etag: str, body: bytes, attempts: tuple[str, ...] = ()
+    archive: Descriptor,
+    document: Document,
+    etag: str,
+    body: bytes,
+    date: float,
+    wall: float,
+    attempts: tuple[str, ...] = (),
 ) -> Known:
-    """What is known of a document that was read."""
+    """What is known of a document that was read, at `date` of the store's clock and `wall` of ours."""
     partition, created = document.sort_key(archive.partition_by)
     return Known(
         archive.nonce,
@@ -78,6 +93,9 @@ def known_of_document(
         partition,
         created,
         body,
+        date,
+        wall,
+        document.lasting() if document.stamp.speaks_until else "",
         attempts,
         document.deleted,
     )

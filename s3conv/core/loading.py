@@ -50,7 +50,8 @@ async def _loaded(context: Context, conversation_id: str, found: StoredObject | 
     if document.deleted:
         return None
     state = state_of(context, document)
-    remember(state, known_of_document(await context.descriptor(), document, found.etag, found.body))
+    wall = context.wall_clock()
+    remember(state, known_of_document(await context.descriptor(), document, found.etag, found.body, found.date, wall))
     return state
 
 

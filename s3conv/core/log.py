@@ -15,6 +15,7 @@ from s3conv.core.cache import Cache
 from s3conv.core.commit import STALE
 from s3conv.core.context import Context
 from s3conv.core.loading import fetch_document
+from s3conv.core.window import speaks
 from s3conv.errors import CorruptError, IndexDamagedError
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry, Intent, decode_log_object
@@ -23,15 +24,26 @@ from s3conv.format.manifest import REPAIR
 from s3conv.store.base import Listing, ObjectHead
 
 CACHED = 20_000
-"""Most intents, and most confirmations, that one open archive keeps in memory: about 1 KB each."""
+"""Most intents, and most answers, that one open archive keeps in memory: about 1 KB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a document said of the newest intent of its conversation; `final` unless a save may follow unannounced."""
+
+    entry: Entry
+    final: bool
 
 
 @dataclass(slots=True)
 class LogCache:
-    """What reading the log remembers: its objects never change, and a confirmation stays true."""
+    """What reading the log remembers: its objects never change, and a document that has reached a revision stays there.
+
+    `answers` are by conversation id and the newest revision that the log has of it.
+    """
 
     intents: Cache[str, list[Intent]] = field(default_factory=lambda: Cache(CACHED, len))
-    confirmed: Cache[tuple[str, int, str], bool] = field(default_factory=lambda: Cache(CACHED))
+    answers: Cache[tuple[str, int], Answer] = field(default_factory=lambda: Cache(CACHED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,11 @@ class Seen:
 
     intent: Intent
     place: LogObject
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it may yet speak for a save that follows it."""
+        return speaks(self.intent, self.place.age)
 
 
 class OvertakenError(Exception):
@@ -137,18 +154,23 @@ async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]
     entries: dict[str, Entry] = {}
     doubtful: list[list[Seen]] = []
     for conversation_id, seen in by_id.items():
-        newest = max(one.intent.entry.revision for one in seen)
+        newest = _newest(seen)
         top = [one for one in seen if one.intent.entry.revision == newest]
-        intent = top[0].intent
-        alone = len({one.intent.write for one in top}) == 1
-        age = min(one.place.age for one in top)
-        if alone and (age <= STALE or (cache.confirmed.get(_mark(intent)) and age <= _speaks(intent))):
-            entries[conversation_id] = intent.entry
+        answer = cache.answers.get((conversation_id, newest))
+        if answer is not None and (answer.final or any(one.speaks for one in seen)):
+            entries[conversation_id] = answer.entry
+        elif len({one.intent.write for one in top}) == 1 and min(one.place.age for one in top) <= STALE:
+            entries[conversation_id] = top[0].intent.entry
         else:
             doubtful.append(seen)
 
     async def ask(seen: list[Seen]) -> Entry | None:
-        return await ask_document(context, cache, [one.intent for one in seen])
+        entry = await ask_document(context, [one.intent for one in seen])
+        # Behind the intent it is no answer: the intent's writer may yet come.
+        if entry is not None and entry.revision >= _newest(seen):
+            final = not any(one.speaks for one in seen)
+            cache.answers.put((entry.conversation_id, _newest(seen)), Answer(entry, final))
+        return entry
 
     async for entry in ordered_map(context.runner, ask, doubtful, context.store.fan_out):
         if entry is not None:
@@ -156,16 +178,11 @@ async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]
     return entries
 
 
-def _mark(intent: Intent) -> tuple[str, int, str]:
-    return intent.entry.conversation_id, intent.entry.revision, intent.write
+def _newest(seen: list[Seen]) -> int:
+    return max(one.intent.entry.revision for one in seen)
 
 
-def _speaks(intent: Intent) -> float:
-    """The age up to which a confirmed intent may be taken for the document's state."""
-    return float("inf")
-
-
-async def ask_document(context: Context, cache: LogCache, intents: Iterable[Intent]) -> Entry | None:
+async def ask_document(context: Context, intents: Iterable[Intent]) -> Entry | None:
     """The entry that a conversation's document stands for; None if there is none.
 
     HEAD is enough where the store keeps hints and one of `intents`, all of one conversation, is the document's.
@@ -184,7 +201,6 @@ async def ask_document(context: Context, cache: LogCache, intents: Iterable[Inte
         written = document.stamp.revision, document.stamp.write
     for intent in intents:
         if (intent.entry.revision, intent.write) == written:
-            cache.confirmed.put(_mark(intent), True)
             return intent.entry
     document = document or await fetch_document(context, conversation_id)
     return None if document is None else await entry_of_document(context, document)

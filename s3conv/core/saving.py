@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
+
 from s3conv.bridge import ordered_map
 from s3conv.core.commit import (
     Announcement,
@@ -27,6 +29,7 @@ from s3conv.core.commit import (
 from s3conv.core.context import Context
 from s3conv.core.known import Known, known_of, known_of_document, nothing_known, recall, remember, with_attempt
 from s3conv.core.loading import state_of
+from s3conv.core.window import end_of, lasting_of, speaking, spoken_for
 from s3conv.errors import (
     ConflictError,
     InvalidInputError,
@@ -61,8 +64,7 @@ async def _save_on(context: Context, state: ConversationState, known: Known, on_
     for attempt in range(REBASES):
         if attempt:
             await context.back_off(attempt)
-        draft = await _draft(context, state, known)
-        announcement = await announce(context, draft)
+        draft, announcement = await _announced(context, state, known)
         outcome = await _commit_state(context, state, draft, announcement, on_conflict)
         if isinstance(outcome, Entry):
             return outcome
@@ -73,12 +75,33 @@ async def _save_on(context: Context, state: ConversationState, known: Known, on_
     )
 
 
-async def _draft(context: Context, state: ConversationState, known: Known) -> Draft:
+async def _announced(context: Context, state: ConversationState, known: Known) -> tuple[Draft, Announcement]:
+    """Word a save and announce it, unless an earlier announcement speaks for it."""
+    constant = lasting_of(context, state)
+    speech = spoken_for(context, known, constant)
+    if speech is not None:
+        return await _draft(context, state, known, known.stamp.speaks_until, lasting=constant), speech
+    window = context.activity_window
+    # The end of the window is about this; what it really is, the store's clock will tell.
+    until = end_of(context.wall_clock(), window) if window else None
+    draft = await _draft(context, state, known, until, window, constant)
+    announcement = await announce(context, draft)
+    return speaking(draft, announcement) if window else draft, announcement
+
+
+async def _draft(
+    context: Context,
+    state: ConversationState,
+    known: Known,
+    speaks_until: str | None = None,
+    window: float = 0.0,
+    lasting: str = "",
+) -> Draft:
     archive = await context.descriptor()
-    stamp = known.stamp.next(context.new_id())
+    stamp = known.stamp.next(context.new_id(), speaks_until)
     body = encode_document(state, stamp)
     entry = entry_of(state, stamp.revision, len(body), archive.partition_by)
-    return draft_of(archive.partition_by, body, stamp, known, entry)
+    return draft_of(archive.partition_by, body, stamp, known, entry, window, lasting)
 
 
 async def _commit_state(
@@ -94,8 +117,8 @@ async def _commit_state(
         raise
     if isinstance(outcome, Found):
         return outcome
-    entry = draft.intent.entry
-    remember(state, known_of(archive, entry, draft.stamp, outcome, draft.body))
+    entry = msgspec.structs.replace(draft.intent.entry, size=len(draft.body))
+    remember(state, known_of(archive, entry, draft.stamp, outcome, draft.body, context.wall_clock(), draft.lasting))
     return entry
 
 
@@ -121,7 +144,9 @@ async def _rebased(
             "to create it again, save a new state",
             deleted=True,
         )
-    theirs = known_of_document(archive, document, found.etag, found.body, known.attempts)
+    theirs = known_of_document(
+        archive, document, found.etag, found.body, found.date, context.wall_clock(), known.attempts
+    )
     if document.stamp.write in (known.stamp.write, *known.attempts):
         return theirs  # our own version: copied to a store with other ETags, or written when we got no answer
     if document.deleted:
@@ -306,7 +331,7 @@ async def delete(context: Context, conversation_id: str) -> bool:
         document = found.document
         if document is None or document.deleted:
             return False
-        known = known_of_document(archive, document, found.etag, found.body)
+        known = known_of_document(archive, document, found.etag, found.body, found.date, context.wall_clock())
         stamp = document.stamp.next(context.new_id())
         deleted_at = index_time(datetime.fromtimestamp(found.date, UTC))
         body = document.tombstone(stamp, deleted_at, archive.partition_by)

@@ -16,7 +16,16 @@ from typing import Any
 
 from s3conv.errors import CorruptError, InvalidInputError, UnsupportedFormatError
 from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_json
-from s3conv.format.entry import MISSING, Entry, entry_of, index_time, lookup, partition_of
+from s3conv.format.entry import (
+    MISSING,
+    Entry,
+    entry_of,
+    index_time,
+    is_index_time,
+    lasting,
+    lookup,
+    partition_of,
+)
 from s3conv.format.keys import check_id
 from s3conv.format.support import FORMAT, check_format
 from s3conv.model.joining import grow_tree
@@ -52,9 +61,9 @@ class Stamp:
     lineage: tuple[str, ...]
     speaks_until: str | None = None
 
-    def next(self, write: str) -> Stamp:
+    def next(self, write: str, speaks_until: str | None = None) -> Stamp:
         """That of a write which builds on this one."""
-        return Stamp(self.revision + 1, write, (*self.lineage, write)[-LINEAGE:])
+        return Stamp(self.revision + 1, write, (*self.lineage, write)[-LINEAGE:], speaks_until)
 
     def to_dict(self, kind: str) -> dict[str, Any]:
         part: dict[str, Any] = {
@@ -92,7 +101,7 @@ class Document:
     def line(self) -> bytes:
         """The conversation as one line of s3conv's JSON lines: the stored form less its `s3conv` part, no newline."""
         # Our own writer's layout: the part comes first and is written as `Stamp` gives it; so it can be cut off.
-        head = to_json({"s3conv": self.stamp.to_dict("document")}, "a stamp")[:-1] + b","
+        head = _head(self.stamp)
         if self._raw.startswith(head) and b"\n" not in self._raw:
             return b"{" + self._raw[len(head) :]
         return to_json(self.fields(), f"conversation {self.conversation_id!r}")
@@ -125,6 +134,11 @@ class Document:
             raise CorruptError(
                 f"the document of conversation {self.conversation_id!r}: expected metadata and a time created_at"
             ) from None
+
+    def lasting(self) -> str:
+        """What an activity leaves as it is, to be compared; see `s3conv.format.entry.lasting`."""
+        _, created = self.sort_key(None)
+        return lasting(created, self._fields.get("schema_version"), self._fields.get("metadata") or {})
 
     def entry(self, partition_by: str | None) -> Entry:
         """The entry that this document stands for.
@@ -284,6 +298,17 @@ def _unescaped(extra: dict[str, Any], own: frozenset[str], only: frozenset[str],
     return fields
 
 
+def _head(stamp: Stamp) -> bytes:
+    """What a document of ours begins with."""
+    return to_json({"s3conv": stamp.to_dict("document")}, "a stamp")[:-1] + b","
+
+
+def restamped(body: bytes, old: Stamp, new: Stamp) -> bytes:
+    """The same document with another stamp. `body`: from `encode_document` with the stamp `old`."""
+    raw = decompress(body, "a document")
+    return compress(_head(new) + raw[len(_head(old)) :])
+
+
 def encode_document(state: ConversationState, stamp: Stamp) -> bytes:
     """The body of a conversation's document.
 
@@ -327,7 +352,7 @@ def decode_document(body: bytes, conversation_id: str | None, what: str) -> Docu
         or not isinstance(write, str)
         or not isinstance(lineage, list)
         or not all(isinstance(one, str) for one in lineage)
-        or not isinstance(until, str | None)
+        or not (until is None or (isinstance(until, str) and is_index_time(until)))
     ):
         raise CorruptError(
             f"{what}: expected a revision of 1 or more, a write id, a lineage and at most a time speaks_until in its "

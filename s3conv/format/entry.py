@@ -6,6 +6,7 @@ width, so that they compare as text; metadata is whole or says that it is not.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -128,6 +129,20 @@ def index_time(time: datetime) -> str:
 def read_index_time(text: str) -> datetime:
     """The other way round."""
     return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+
+
+def is_index_time(text: str) -> bool:
+    """Whether a text is an instant as the index writes it."""
+    try:
+        return len(text) == 27 and index_time(read_index_time(text)) == text
+    except ValueError:
+        return False
+
+
+def lasting(created: str, schema_version: object, metadata: Mapping[str, Any]) -> str:
+    """A hash of what an entry is made of and an activity leaves as it is: all but `updated_at`, counts and size."""
+    what = "the metadata of a conversation"
+    return hashlib.sha256(to_json([created, schema_version, metadata], what, MAX_DEPTH + _DEEPER)).hexdigest()
 
 
 def lookup(metadata: Mapping[str, Any], path: str) -> Any:
@@ -284,6 +299,6 @@ def check_entry(entry: Entry) -> Entry:
     if entry.revision < 1:
         raise ValueError(f"revision {entry.revision}: expected 1 or more")
     for text in (entry.created, entry.updated):
-        if len(text) != 27 or index_time(read_index_time(text)) != text:
+        if not is_index_time(text):
             raise ValueError(f"time {text!r}: expected the form 2026-01-31T12:00:00.000000Z")
     return entry
