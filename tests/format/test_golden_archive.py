@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ EXPECTED = json.loads(GOLDEN.with_suffix(".expected.json").read_bytes())
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Iterator[Archive]:
-    """A copy, as old as files in a checkout are not: every intent is older than any limit but that of the dead."""
+    """A copy in which every intent is older than any limit but that of the dead."""
     copy = tmp_path / "archive-1"
     shutil.copytree(GOLDEN, copy)
+    written = time.time() - 600 - MARGIN
     for path in copy.rglob("*"):
-        written = path.stat().st_mtime - 600 - MARGIN
         os.utime(path, (written, written))
     with Archive.open(f"file://{copy}") as archive:
         yield archive
