@@ -38,6 +38,9 @@ GONE_KEPT = 7 * 24 * 3600.0
 RETIRED_KEPT = 24 * 3600.0
 """Seconds for which what no longer counts is kept for readers that still use it (DESIGN.md, section 6)."""
 
+LATEST = RETIRED_KEPT / 2
+"""Seconds after which a merge is given up: what it wrote counts nowhere yet, and is collected a day later."""
+
 SLICE = 10_000
 """Objects of the log that are folded at once."""
 
@@ -152,28 +155,50 @@ async def merge(context: Context, cache: IndexCache, now: Manifested, target: Ru
         return Merging([], 0)
     keep = _Keep(await _ids_in_log(context, cache), store_time(now.date - GONE_KEPT)) if target == "base" else None
     runs: list[Rows] = [rows_of(context, cache, segments, reader) for segments in sources]
-    manifest = now.manifest
-    recent = manifest.recent
+    recent = now.manifest.recent
     newest = _Newest()
     # All runs pass by: a `recent` that has lost many of its entries is made anew from them.
     thin = target == "base" and (recent is None or recent.rows < RECENT_ROWS // 2)
     rows = newest.watch(merged(runs)) if thin else merged(runs)
     written = await write_segments(context, rows, now.date, keep)
-    taken: list[Segment | Recent] = [segment for segments in sources for segment in segments]
     if thin:
-        taken += [recent] if recent else []
         recent = await write_recent(context, newest.rows(), newest.floor, now.date)
-    changed = msgspec.structs.replace(
-        manifest,
-        generation=manifest.generation + 1,
-        nonce=context.new_id(),
-        tail=[],
-        mid=written if target == "mid" else [],
-        base=written if target == "base" else manifest.base,
-        recent=recent,
-        retired=retire(manifest, now.date, taken),
-    )
-    return Merging(written, sum(map(len, sources))) if await swap_manifest(context, now.etag, changed) else None
+    committed = await _commit(context, now, target, written, recent)
+    return Merging(written, sum(map(len, sources))) if committed else None
+
+
+async def _commit(
+    context: Context, merged_from: Manifested, target: RunName, written: list[Segment], recent: Recent | None
+) -> bool:
+    """Let the manifest name what was merged, also if there were folds meanwhile. False: there was another merge.
+
+    A fold replaces the tail by one that holds its rows too, and leaves the older runs: they are replaced all the same,
+    or an archive that is folded often would never finish a long merge.
+    """
+    before, now = merged_from.manifest, merged_from
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            await context.back_off(attempt)
+            now = await read_manifest(context)
+        manifest = now.manifest
+        # Who is that late may have had its segments collected.
+        if (manifest.mid, manifest.base) != (before.mid, before.base) or now.date - merged_from.date > LATEST:
+            return False
+        folded = manifest.tail != before.tail
+        changed = msgspec.structs.replace(
+            manifest,
+            generation=manifest.generation + 1,
+            nonce=context.new_id(),
+            tail=manifest.tail if folded else [],
+            mid=written if target == "mid" else [],
+            base=written if target == "base" else manifest.base,
+            recent=recent if manifest.recent == before.recent else manifest.recent,
+        )
+        taken = [one for one in manifest.all() if one.key not in changed.named()]
+        changed = msgspec.structs.replace(changed, retired=retire(manifest, now.date, taken))
+        if await swap_manifest(context, now.etag, changed):
+            return True
+    return False
 
 
 class _Newest:

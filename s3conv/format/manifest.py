@@ -88,10 +88,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         segments: list[Segment] = getattr(self, name)
         return segments
 
+    def all(self) -> list[Segment | Recent]:
+        """All objects that count."""
+        segments: list[Segment | Recent] = [segment for name in RUNS for segment in self.run(name)]
+        return [*segments, self.recent] if self.recent else segments
+
     def named(self) -> set[str]:
-        """The keys of all objects that count."""
-        named = {segment.key for name in RUNS for segment in self.run(name)}
-        return named | {self.recent.key} if self.recent else named
+        """Their keys."""
+        return {one.key for one in self.all()}
 
     def encode(self) -> bytes:
         """The object's body."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from s3conv import AccessDeniedError, Archive, ConversationState, UnavailableError
 from s3conv.bridge import run_sync
 from s3conv.core import folding, index, maintaining, merging
+from s3conv.core.log import list_log
 from s3conv.core.segments import read_manifest
 from s3conv.format.entry import Intent, encode_intent, entry_of
-from s3conv.format.keys import intent_key, log_prefix
+from s3conv.format.keys import LOG, intent_key, log_prefix
 from s3conv.format.manifest import Manifest
 from s3conv.store.base import PreconditionFailed
 from tests.core.conftest import NoWait, open_scripted
@@ -182,6 +184,69 @@ def test_who_loses_the_manifest_begins_again() -> None:
     store.before("put", "manifest", fold_first)
     assert archive.maintain().finished
     assert listed(fresh(store)) == ["a", "b", "c"]
+
+
+def merge_into_base(archive: Archive, store: ScriptedStore, meanwhile: Callable[[], object]) -> bool:
+    """Merge all runs while, before the manifest is replaced, something else happens."""
+    now = run_sync(read_manifest(archive._context))
+    store.before("put", "manifest", meanwhile)
+    return run_sync(maintaining.merge(archive._context, archive._cache, now, "base")) is not None
+
+
+def test_a_merge_is_not_lost_to_the_folds_that_overtake_it(small: None) -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number:02}", f"user{number % 7}") for number in range(40)])
+    archive.maintain()
+    archive.delete("c01")
+    archive.maintain()
+    other = fresh(store.inner)  # type: ignore[arg-type]  # any store will do
+
+    news = iter(["new1", "new2"])
+
+    def folds() -> None:
+        other.save(start(next(news)))
+        other.delete("c02")
+        with other.edit("c03") as state:
+            state.metadata["user_id"] = "elsewhere"
+        run_sync(folding.fold(other._context, other._cache, run_sync(list_log(other._context, LOG))))
+
+    store.before("put", "manifest", folds)  # and again, at the second attempt
+    assert merge_into_base(archive, store, folds)
+    manifest = manifest_of(archive)
+    assert (len(manifest.mid), len(manifest.tail)) == (0, 1)
+    assert all(store.keys(key) for key in manifest.named())
+    expected = sorted({f"c{number:02}" for number in range(40)} - {"c01", "c02"} | {"new1", "new2"})
+    assert listed(fresh(store)) == expected
+    assert listed(fresh(store), where={"metadata.user_id": "elsewhere"}) == ["c03"]
+    assert sorted(entry.conversation_id for entry in fresh(store).list(limit=100).items) == expected
+
+
+def test_of_two_merges_one_gives_way(small: None) -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number:02}") for number in range(40)])
+    archive.maintain()
+    other = fresh(store.inner)  # type: ignore[arg-type]  # any store will do
+
+    def merges() -> None:
+        now = run_sync(read_manifest(other._context))
+        assert run_sync(maintaining.merge(other._context, other._cache, now, "base"))
+
+    assert not merge_into_base(archive, store, merges)
+    assert len(listed(fresh(store))) == 40
+
+
+def test_a_merge_that_slept_for_a_day_gives_up(small: None) -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number:02}") for number in range(40)])
+    archive.maintain()
+
+    def a_day_passes() -> None:
+        store.clock = 2 * DAY
+        fresh(store).maintain()  # collects what the sleeper has written
+
+    assert not merge_into_base(archive, store, a_day_passes)
+    assert all(store.keys(key) for key in manifest_of(archive).named())
+    assert len(listed(fresh(store))) == 40
 
 
 def test_a_swap_whose_answer_was_lost_is_recognized() -> None:
