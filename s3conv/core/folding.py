@@ -14,7 +14,7 @@ import msgspec
 from s3conv.bridge import ordered_map
 from s3conv.core.context import Context
 from s3conv.core.loading import fetch_document
-from s3conv.core.log import LogObject, Seen, entry_of_document, hinted, read_intents
+from s3conv.core.log import LogObject, Seen, entry_named, entry_of_document, hinted, read_intents
 from s3conv.core.merging import fresh_ulid, merged, of_list, rows_of, store_time, write_segments
 from s3conv.core.segments import IndexCache, Manifested, read_manifest, recent_text, swap_manifest
 from s3conv.errors import IndexDamagedError
@@ -135,9 +135,8 @@ async def _document_of(context: Context, seen: list[Seen]) -> tuple[Stamp, Entry
     if head is None:
         return NOTHING, None
     written = hinted(head)
-    for one in seen:
-        if (one.intent.entry.revision, one.intent.write) == written and not one.intent.window:
-            return Stamp(one.intent.entry.revision, one.intent.write, ()), one.intent.entry
+    if written is not None and (entry := entry_named((one.intent for one in seen), written, head.size)) is not None:
+        return Stamp(*written, ()), entry
     if written is not None and written[0] < min(one.intent.entry.revision for one in seen):
         return Stamp(*written, ()), None
     document = await fetch_document(context, conversation_id)

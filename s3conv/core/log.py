@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from s3conv.bridge import ordered_map
 from s3conv.core.cache import Cache
 from s3conv.core.commit import STALE
@@ -120,7 +122,9 @@ async def read_intents(
     async def fetch(place: LogObject) -> list[Intent] | None:
         found = await context.store.get(place.key)
         if found is None:
-            return None
+            if gone:
+                return None
+            raise OvertakenError(place.key)
         try:
             return decode_log_object(found.body, context.name(place.key))
         except CorruptError as error:
@@ -134,8 +138,6 @@ async def read_intents(
     ):
         number = next(asked)
         if intents is None:
-            if not gone:
-                raise OvertakenError(listed[number].key)
             continue
         contents[number] = intents
         cache.intents.put(listed[number].key, intents)
@@ -199,11 +201,21 @@ async def ask_document(context: Context, intents: Iterable[Intent]) -> Entry | N
         if document is None:
             return None
         written = document.stamp.revision, document.stamp.write
-    for intent in intents:
-        if (intent.entry.revision, intent.write) == written:
-            return intent.entry
+    if (entry := entry_named(intents, written, head.size)) is not None:
+        return entry
     document = document or await fetch_document(context, conversation_id)
     return None if document is None else await entry_of_document(context, document)
+
+
+def entry_named(intents: Iterable[Intent], written: tuple[int, str], size: int) -> Entry | None:
+    """The entry of that one of some intents which announced a write: its revision and id; `size`: of the document.
+
+    The intent of an activity window was sent before its document had its final size.
+    """
+    for intent in intents:
+        if (intent.entry.revision, intent.write) == written:
+            return msgspec.structs.replace(intent.entry, size=size) if intent.window else intent.entry
+    return None
 
 
 def hinted(head: ObjectHead) -> tuple[int, str] | None:

@@ -75,10 +75,11 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class ObjectHead:
-    """What a `head` returns: as `StoredObject`, without the body."""
+    """What a `head` returns: as `StoredObject`, with the length of the body in its place."""
 
     etag: str
     last_modified: float
+    size: int
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -82,7 +82,7 @@ class LocalStore:
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`. It reads the file whole: the ETag is the hash of what it holds."""
         found = await self.get(key)
-        return ObjectHead(found.etag, found.last_modified) if found is not None else None
+        return ObjectHead(found.etag, found.last_modified, len(found.body)) if found is not None else None
 
     async def put(
         self,

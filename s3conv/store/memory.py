@@ -82,7 +82,9 @@ class MemoryStore:
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`."""
         found = await self.get(key)
-        return ObjectHead(found.etag, found.last_modified, found.metadata) if found is not None else None
+        if found is None:
+            return None
+        return ObjectHead(found.etag, found.last_modified, len(found.body), found.metadata)
 
     async def put(
         self,

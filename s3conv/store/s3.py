@@ -207,7 +207,7 @@ class S3Store:
                 answer = await self._call("get_object", name)
             except KeyMissing:
                 return None
-        return ObjectHead(answer["ETag"], _last_modified(answer), answer.get("Metadata", {}))
+        return ObjectHead(answer["ETag"], _last_modified(answer), answer["ContentLength"], answer.get("Metadata", {}))
 
     async def _call(self, operation: str, name: str | None, **parameters: Any) -> Answer:
         key = {"Key": name} if name is not None else {}

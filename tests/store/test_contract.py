@@ -60,6 +60,7 @@ def test_a_put_is_read_back_whole(backend: Backend) -> None:
         assert head is not None
         assert found.body == data
         assert found.etag == head.etag == written.etag
+        assert head.size == len(data)
         assert found.last_modified == head.last_modified
         assert abs(found.last_modified - written.date) <= 2
         assert dict(found.metadata) == dict(head.metadata)
