@@ -81,7 +81,7 @@ class RowReader:
                 head: _Head = decode(line)
                 key = (partition(head), head.created_at, head.conversation_id)
                 rows.append(Row(key, head.revision, head.updated_at, head.deleted or head.moved, line))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, CorruptError) as error:
             raise CorruptError(f"{what}: a line is no entry: {error}") from None
         return rows
 
@@ -132,6 +132,10 @@ def _head_type(partition_by: str | None) -> tuple[type[_Head], Callable[[_Head],
     if partition_by is None:
         return msgspec.defstruct("RowHead", [*fields, *flags]), lambda head: "null"  # type: ignore[return-value]  # made
     path = partition_by.removeprefix("metadata.")
+    if to_json(path, "partition_by") != f'"{path}"'.encode():
+        # msgspec has no fields with a name that JSON escapes.
+        head = msgspec.defstruct("RowHead", [*fields, ("metadata", dict[str, Any]), *flags])
+        return head, lambda head: partition_of(head.metadata, partition_by)  # type: ignore[return-value]  # made here
     top = path.split(".")[0]
     # The value as it is written: canonical JSON, as the partition is. `lookup` tries the path as one key first.
     nothing = msgspec.Raw()
