@@ -23,6 +23,7 @@ from s3conv.core.segments import (
     IndexCache,
     Manifested,
     Piece,
+    check_overtaken,
     fences_of,
     pieces_of,
     read_manifest,
@@ -60,6 +61,10 @@ Judge = Callable[[list[Hit]], Coroutine[None, None, None]]
 """Is given hits that count, each conversation once."""
 
 
+class _LoserShown(Exception):
+    """Conversations of which an intent was shown that cannot win: a row elsewhere has its revision or more."""
+
+
 @dataclass(slots=True)
 class View:
     """The index at one moment: what the log says by conversation id, and the manifest."""
@@ -90,7 +95,6 @@ async def on_view(
     """
     if consistency not in ("latest", "snapshot"):
         raise InvalidInputError(f"consistency {consistency!r}: expected 'latest' or 'snapshot'")
-    missing: tuple[str, str] | None = None
     archive = await context.descriptor()
     partition = conditions.partition(archive.partition_by)
     for attempt in range(RESTARTS):
@@ -103,14 +107,15 @@ async def on_view(
         try:
             log = await settle(context, cache.log, await read_intents(context, cache.log, listed))
             view = View(context, cache, log, now, RowReader(archive.partition_by), archive.partition_by)
-            result = await use(view)
+            while True:
+                try:
+                    result = await use(view)
+                    break
+                except _LoserShown as losers:
+                    for conversation_id in losers.args:
+                        del log[conversation_id]
         except OvertakenError as gone:
-            if gone.key in now.manifest.named():
-                if missing == (gone.key, now.etag):
-                    raise IndexDamagedError(
-                        f"{context.name(gone.key)} is missing, and the manifest names it; {REPAIR}"
-                    ) from None
-                missing = gone.key, now.etag
+            await check_overtaken(context, now, gone)
             continue
         await fold_inline(context, cache, listed)
         return result
@@ -207,6 +212,7 @@ class _Search:
     low: tuple[str, ...]
     high: tuple[str, ...]
     fences: dict[str, Fence] = field(default_factory=dict)
+    from_log: set[str] = field(default_factory=set)
 
     @classmethod
     async def begin(cls, view: View, conditions: Filter) -> _Search:
@@ -249,7 +255,9 @@ class _Search:
             if not entry.deleted and self._inside(key) and self.conditions.matches(entry) is not False:
                 hits.append(Hit(key, entry.revision, entry))
         hits.sort(key=lambda hit: hit.key)
-        await judge(await self._unshadowed(hits, RUNS))
+        shown = await self._unshadowed(hits, RUNS)
+        self.from_log = {hit.key[2] for hit in shown}
+        await judge(shown)
 
     async def run_hits(self, run: RunName, wanted: Wanted, judge: Judge) -> None:
         """The rows of some blocks of a run, but for those that something newer has overtaken."""
@@ -274,8 +282,11 @@ class _Search:
             lines = list(lines_with(text, self.conditions.needles()))
             rows = self.view.reader.rows(lines, name)
             found = []
+            losers = []
             for row in rows:
                 told = log.get(row.key[2]) if log else None
+                if told is not None and told.revision <= row.revision and row.key[2] in self.from_log:
+                    losers.append(row.key[2])
                 if row.gone or (told is not None and told.revision > row.revision) or not self._inside(row.key):
                     continue
                 entry = decode_row(row.line, name)
@@ -283,6 +294,8 @@ class _Search:
                     found.append(Hit(row.key, row.revision, entry))
         except CorruptError as error:
             raise IndexDamagedError(f"{error}; {REPAIR}") from None
+        if losers:
+            raise _LoserShown(*losers)
         return found
 
     def _inside(self, key: SortKey) -> bool:

@@ -266,6 +266,21 @@ def test_maintenance_that_is_always_overtaken_says_so() -> None:
     assert listed(fresh(store)) == ["a"]
 
 
+def test_a_new_save_that_cannot_win_is_not_listed_beside_the_winner() -> None:
+    archive, store = opened()
+    archive.save(start("a", user="alice", day=1))
+    archive.save(start("b", user="alice", day=2))
+    archive.maintain()
+    late = start("a", user="alice", day=9)  # another sort key, so that no row at its key overtakes it
+    announce(store, late, 1, "aa")
+    for reader in (archive, fresh(store)):
+        assert reader.count() == 2
+        assert listed(reader) == ["a", "b"]
+        page = reader.list(order="updated_at", limit=2)
+        assert [(entry.conversation_id, entry.created_at.day) for entry in page.items] == [("a", 2), ("b", 3)]
+        assert reader.stats().conversations == 2
+
+
 def announce(store: ScriptedStore, state: ConversationState, revision: int, write: str) -> str:
     intent = Intent(entry=entry_of(state, revision, 100, "metadata.user_id"), write=write)
     key = intent_key(log_prefix('"alice"'), state.conversation_id, revision, write)
