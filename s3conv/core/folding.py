@@ -14,9 +14,16 @@ import msgspec
 from s3conv.bridge import ordered_map
 from s3conv.core.context import Context
 from s3conv.core.loading import fetch_document
-from s3conv.core.log import LogObject, Seen, entry_named, entry_of_document, hinted, read_intents
+from s3conv.core.log import LogObject, OvertakenError, Seen, entry_named, entry_of_document, hinted, read_intents
 from s3conv.core.merging import fresh_ulid, merged, of_list, rows_of, store_time, write_segments
-from s3conv.core.segments import IndexCache, Manifested, read_manifest, recent_text, swap_manifest
+from s3conv.core.segments import (
+    IndexCache,
+    Manifested,
+    check_overtaken,
+    read_manifest,
+    recent_text,
+    swap_manifest,
+)
 from s3conv.errors import IndexDamagedError
 from s3conv.format.blocks import BlockWriter
 from s3conv.format.document import NOTHING, Stamp
@@ -80,7 +87,11 @@ async def fold(context: Context, cache: IndexCache, listed: Sequence[LogObject],
         now = await read_manifest(context)
         by_id = await read_intents(context, cache.log, listed, gone=True)
         plan = await _plan(context, by_id)
-        if plan.entries and not await _commit(context, cache, now, plan):
+        try:
+            if plan.entries and not await _commit(context, cache, now, plan):
+                continue
+        except OvertakenError as gone:
+            await check_overtaken(context, now, gone)
             continue
         for begin in range(0, len(plan.done), LIST_PAGE):
             await context.store.delete(plan.done[begin : begin + LIST_PAGE])

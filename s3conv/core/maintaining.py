@@ -18,7 +18,7 @@ from s3conv.core.context import Context
 from s3conv.core.folding import ATTEMPTS, RECENT_ROWS, RECENT_TOMBSTONES, SHORT_LIVED, fold, retire, write_recent
 from s3conv.core.log import LogObject, OvertakenError, list_log, pages, read_intents
 from s3conv.core.merging import Rows, merged, rows_of, store_time, write_segments
-from s3conv.core.segments import IndexCache, Manifested, read_manifest, swap_manifest
+from s3conv.core.segments import IndexCache, Manifested, check_overtaken, read_manifest, swap_manifest
 from s3conv.errors import AccessDeniedError, StorageError
 from s3conv.format.entry import SortKey, read_index_time
 from s3conv.format.keys import LOG, RECENT, SEGMENTS, id_hash, parse_log_key
@@ -117,7 +117,8 @@ async def _merge_full(context: Context, cache: IndexCache, done: Maintained) -> 
             return
         try:
             merging = await merge(context, cache, now, target)
-        except OvertakenError:
+        except OvertakenError as gone:
+            await check_overtaken(context, now, gone)
             continue
         if merging is not None:
             done.segments_written += len(merging.written)

@@ -81,6 +81,16 @@ async def read_manifest(context: Context, cache: IndexCache | None = None) -> Ma
     return read
 
 
+async def check_overtaken(context: Context, read: Manifested, gone: OvertakenError) -> None:
+    """Return if what is gone may have been replaced since the manifest was read, so that the caller begins again.
+
+    Raises:
+        IndexDamagedError: the manifest is still the same, and names it.
+    """
+    if gone.key in read.manifest.named() and (await read_manifest(context)).etag == read.etag:
+        raise IndexDamagedError(f"{context.name(gone.key)} is missing, and the manifest names it; {REPAIR}") from None
+
+
 async def swap_manifest(context: Context, etag: str, manifest: Manifest) -> bool:
     """Replace the manifest if it is still the one with this ETag. False: it is not, or that cannot be told.
 
