@@ -1,0 +1,390 @@
+"""Each rule of the protocol switched off, by putting another piece in its place: the simulation has to notice.
+
+A rule whose absence is never noticed is either not needed, or not simulated. Production code has no such switches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from s3conv.core import commit, folding, log, maintaining, merging, saving, segments
+from s3conv.core.commit import Announcement, Draft, Found
+from s3conv.core.context import Context
+from s3conv.core.known import Known
+from s3conv.core.log import LogObject, Seen
+from s3conv.core.segments import IndexCache, Manifested
+from s3conv.errors import UnavailableError
+from s3conv.format.document import Stamp
+from s3conv.format.entry import Entry
+from s3conv.format.keys import LOG, MANIFEST
+from s3conv.store.base import Contended, PreconditionFailed, Written
+
+Ablation = Callable[[], AbstractContextManager[Any]]
+
+
+def _patched(*pieces: tuple[str, Any]) -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    for target, piece in pieces:
+        stack.enter_context(mock.patch(target, piece))
+    return stack
+
+
+# --- saving ----------------------------------------------------------------------------------------------------------
+
+
+def intent_after_document() -> AbstractContextManager[Any]:
+    """The document is committed first, and announced afterwards."""
+    announce, commit_ = commit.announce, commit.commit
+
+    async def nothing(context: Context, draft: Draft) -> Announcement:
+        return Announcement((await context.store.list(LOG)).date, context.wall_clock())
+
+    async def commit_first(
+        context: Context, draft: Draft, announcement: Announcement, *, rebases: bool
+    ) -> Written | Found:
+        outcome = await commit_(context, draft, announcement, rebases=rebases)
+        if isinstance(outcome, Written):
+            await announce(context, draft)
+        return outcome
+
+    return _patched(("s3conv.core.saving.announce", nothing), ("s3conv.core.saving.commit", commit_first))
+
+
+def no_lineage() -> AbstractContextManager[Any]:
+    """A refusal is believed, also where it is the echo of our own write."""
+
+    def settle(draft: Draft, found: Found, *, certain: bool) -> Written | Found:
+        return found
+
+    return _patched(("s3conv.core.commit._settle", settle))
+
+
+def lineage_of_the_last_write_only() -> AbstractContextManager[Any]:
+    """Our own write is recognized only while nobody has built on it."""
+
+    def settle(draft: Draft, found: Found, *, certain: bool) -> Written | Found:
+        document = found.document
+        if document is not None and document.stamp.write == draft.stamp.write:
+            return Written(found.etag, found.date)
+        return found
+
+    return _patched(("s3conv.core.commit._settle", settle))
+
+
+def full_lineage_is_certain() -> AbstractContextManager[Any]:
+    """A write that is not in a full lineage 16 revisions on is taken for lost."""
+    settle = commit._settle
+
+    def settled(draft: Draft, found: Found, *, certain: bool) -> Written | Found:
+        return settle(draft, found, certain=True)
+
+    return _patched(("s3conv.core.commit._settle", settled))
+
+
+def unconditional_put() -> AbstractContextManager[Any]:
+    """The document is written whatever is there."""
+
+    async def put(context: Context, draft: Draft) -> Written:
+        return await context.store.put(draft.key, draft.body, metadata=draft.stamp.hints())
+
+    return _patched(("s3conv.core.commit._put", put))
+
+
+def conflict_409() -> AbstractContextManager[Any]:
+    """A 409 is taken for a conflict, and the intent taken back, although an earlier request may have been applied."""
+    put = commit._put
+
+    async def put_once(context: Context, draft: Draft) -> Written:
+        try:
+            return await put(context, draft)
+        except Contended:
+            raise PreconditionFailed("409") from None
+
+    return _patched(("s3conv.core.commit._put", put_once))
+
+
+def never_announced_again() -> AbstractContextManager[Any]:
+    """A writer that was frozen goes on with its old announcement."""
+    return _patched(("s3conv.core.commit.STALE", math.inf))
+
+
+def new_write_id_when_sent_again() -> AbstractContextManager[Any]:
+    """No answer is taken for no: the save is made anew, as another write."""
+
+    async def give_up(context: Context, draft: Draft) -> Written:
+        try:
+            return await put(context, draft)
+        except UnavailableError as error:
+            raise PreconditionFailed("no answer") from error
+
+    put = commit._put
+    return _patched(
+        ("s3conv.core.commit._put", give_up), ("s3conv.core.commit._settle", lambda draft, found, certain: found)
+    )
+
+
+def tombstone_without_lineage() -> AbstractContextManager[Any]:
+    """A tombstone forgets who has written before it."""
+    next_ = Stamp.next
+
+    def forget(self: Stamp, write: str, speaks_until: str | None = None) -> Stamp:
+        stamp = next_(self, write, speaks_until)
+        return replace(stamp, lineage=(write,))
+
+    async def delete(context: Context, conversation_id: str) -> bool:
+        with mock.patch.object(Stamp, "next", forget):
+            return await saving_delete(context, conversation_id)
+
+    saving_delete = saving.delete
+    return _patched(("s3conv.core.saving.delete", delete))
+
+
+def move_announced_in_one_place() -> AbstractContextManager[Any]:
+    """A save that moves the conversation is announced under its new partition alone."""
+    draft_of = commit.draft_of
+
+    def one_prefix(*args: Any, **options: Any) -> Draft:
+        draft = draft_of(*args, **options)
+        return replace(draft, prefixes=draft.prefixes[:1])
+
+    return _patched(("s3conv.core.saving.draft_of", one_prefix))
+
+
+# --- the activity window ---------------------------------------------------------------------------------------------
+
+
+def window_for_every_change() -> AbstractContextManager[Any]:
+    """A save that changes more than activity goes unannounced, too."""
+    return _patched(
+        ("s3conv.core.window.lasting", lambda *_: ""),
+        ("s3conv.core.window.lasting_of", lambda *_: ""),
+        ("s3conv.core.saving.lasting_of", lambda *_: ""),
+        ("s3conv.format.document.Document.lasting", lambda _: ""),
+    )
+
+
+def window_without_end() -> AbstractContextManager[Any]:
+    """A writer believes that its announcement speaks for ever."""
+
+    def spoken_for(context: Context, known: Known, constant: str) -> Announcement | None:
+        if known.stamp.speaks_until is None or not context.activity_window or constant != known.lasting:
+            return None
+        return Announcement(math.inf, math.inf)
+
+    return _patched(("s3conv.core.saving.spoken_for", spoken_for))
+
+
+def fold_within_the_window() -> AbstractContextManager[Any]:
+    """Fold takes away an intent that yet speaks."""
+    return _patched(("s3conv.core.window.MARGIN", -math.inf))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def unconfirmed() -> AbstractContextManager[Any]:
+    """Old intents count without their document."""
+    return _patched(("s3conv.core.log.STALE", math.inf))
+
+
+def manifest_before_log() -> AbstractContextManager[Any]:
+    """A list reads the manifest first, and the log afterwards."""
+    read, list_ = segments.read_manifest, log.list_log
+    first: dict[int, Manifested] = {}
+
+    async def list_log(context: Context, prefix: str, after: str = "", most: int | None = None) -> list[LogObject]:
+        first[id(context)] = await read(context)
+        return await list_(context, prefix, after, most)
+
+    async def read_manifest(context: Context, cache: IndexCache | None = None) -> Manifested:
+        return first.pop(id(context), None) or await read(context, cache)
+
+    return _patched(("s3conv.core.index.list_log", list_log), ("s3conv.core.index.read_manifest", read_manifest))
+
+
+def rows_not_looked_up() -> AbstractContextManager[Any]:
+    """What is found in an older run counts without looking into the newer ones."""
+
+    async def believed(self: Any, hits: list[Any], runs: Sequence[Any]) -> list[Any]:
+        return hits
+
+    return _patched(("s3conv.core.index._Search._unshadowed", believed))
+
+
+def missing_is_nothing() -> AbstractContextManager[Any]:
+    """An intent that is gone since it was listed is passed over."""
+    read = log.read_intents
+
+    async def read_intents(context: Context, cache: Any, listed: Any, *, gone: bool = False) -> Any:
+        return await read(context, cache, listed, gone=True)
+
+    return _patched(("s3conv.core.index.read_intents", read_intents))
+
+
+# --- maintaining -----------------------------------------------------------------------------------------------------
+
+
+def fold_believes_intents() -> AbstractContextManager[Any]:
+    """Fold takes the newest intent's word for the document's."""
+
+    async def believed(context: Context, seen: list[Seen]) -> tuple[Stamp, Entry | None]:
+        newest = max((one.intent for one in seen), key=lambda intent: intent.entry.revision)
+        return Stamp(newest.entry.revision, newest.write, ()), newest.entry
+
+    return _patched(("s3conv.core.folding._document_of", believed))
+
+
+def fold_deletes_first() -> AbstractContextManager[Any]:
+    """Fold deletes the intents before a manifest has their rows."""
+    commit_ = folding._commit
+
+    async def delete_first(context: Context, cache: IndexCache, now: Manifested, plan: Any) -> bool:
+        await context.store.delete(plan.done)
+        return await commit_(context, cache, now, plan)
+
+    return _patched(("s3conv.core.folding._commit", delete_first))
+
+
+def fold_drops_at_once() -> AbstractContextManager[Any]:
+    """An intent whose document is not there yet is dropped."""
+    return _patched(("s3conv.core.folding.DEAD", -1.0))
+
+
+def fold_without_cas() -> AbstractContextManager[Any]:
+    """The manifest is replaced whatever it is."""
+
+    async def swap(context: Context, etag: str, manifest: Any) -> bool:
+        await context.store.put(MANIFEST, manifest.encode())
+        return True
+
+    return _patched(("s3conv.core.folding.swap_manifest", swap), ("s3conv.core.maintaining.swap_manifest", swap))
+
+
+def fold_reads_the_manifest_late() -> AbstractContextManager[Any]:
+    """Fold looks at the documents first and at the manifest afterwards."""
+    commit_ = folding._commit
+
+    async def late(context: Context, cache: IndexCache, now: Manifested, plan: Any) -> bool:
+        return await commit_(context, cache, await segments.read_manifest(context), plan)
+
+    return _patched(("s3conv.core.folding._commit", late))
+
+
+def no_moved_rows() -> AbstractContextManager[Any]:
+    """Fold leaves no row where a conversation was before it moved."""
+    rows_of_plan = folding._rows_of_plan
+
+    def without(plan: Any, *args: Any) -> Any:
+        plan.moved_from = {conversation_id: [] for conversation_id in plan.moved_from}
+        return rows_of_plan(plan, *args)
+
+    return _patched(("s3conv.core.folding._rows_of_plan", without))
+
+
+def gone_rows_dropped_by_any_merge() -> AbstractContextManager[Any]:
+    """A merge into mid drops the rows of deleted and moved conversations."""
+    write = merging.write_segments
+
+    async def drop(context: Context, rows: Any, date: float, keep: Any, *, tail: bool = False) -> Any:
+        return await write(context, rows, date, keep if tail else lambda row: not row.gone, tail=tail)
+
+    return _patched(("s3conv.core.maintaining.write_segments", drop))
+
+
+def gone_rows_dropped_at_once() -> AbstractContextManager[Any]:
+    """A merge into base drops them although older intents are in the log."""
+
+    async def nothing(context: Context, cache: IndexCache) -> set[str]:
+        return set()
+
+    return _patched(("s3conv.core.maintaining.GONE_KEPT", -1.0), ("s3conv.core.maintaining._ids_in_log", nothing))
+
+
+def collect_without_bump() -> AbstractContextManager[Any]:
+    """Collect deletes without a new manifest, so that a stalled fold may name what it deleted."""
+
+    async def always(context: Context, etag: str, manifest: Any) -> bool:
+        return True
+
+    collect = maintaining._collect
+
+    async def collect_only(context: Context, done: Any) -> None:
+        with mock.patch("s3conv.core.maintaining.swap_manifest", always):
+            await collect(context, done)
+
+    return _patched(("s3conv.core.maintaining._collect", collect_only))
+
+
+def late_merge() -> AbstractContextManager[Any]:
+    """A merge that slept for days still replaces the manifest, although what it wrote was collected."""
+    return _patched(("s3conv.core.maintaining.LATEST", math.inf))
+
+
+def merge_over_merge() -> AbstractContextManager[Any]:
+    """A merge that lost to another merge replaces its result."""
+    commit_ = maintaining._commit
+
+    async def anyhow(context: Context, before: Manifested, target: Any, written: Any, recent: Any) -> bool:
+        now = await segments.read_manifest(context)
+        same = msgspec.structs.replace(now.manifest, mid=before.manifest.mid, base=before.manifest.base)
+        return await commit_(context, replace(now, manifest=same), target, written, recent)
+
+    return _patched(("s3conv.core.maintaining._commit", anyhow))
+
+
+def recent_keeps_what_was_folded() -> AbstractContextManager[Any]:
+    """`recent` keeps the old entries of conversations that are folded again."""
+    new_recent = folding._new_recent
+
+    async def keep(context: Context, cache: IndexCache, now: Manifested, plan: Any) -> Any:
+        known: set[str] = set()
+        if now.manifest.recent is not None:
+            text = await segments.recent_text(context, cache, now.manifest.recent)
+            known = {msgspec.json.decode(line)["conversation_id"] for line in text[:-1].split(b"\n")}
+        entries = {name: entry for name, entry in plan.entries.items() if name not in known}
+        return await new_recent(context, cache, now, replace(plan, entries=entries))
+
+    return _patched(("s3conv.core.folding._new_recent", keep))
+
+
+ALL: dict[str, Ablation] = {
+    one.__name__: one
+    for one in (
+        intent_after_document,
+        no_lineage,
+        lineage_of_the_last_write_only,
+        full_lineage_is_certain,
+        unconditional_put,
+        conflict_409,
+        never_announced_again,
+        new_write_id_when_sent_again,
+        tombstone_without_lineage,
+        move_announced_in_one_place,
+        window_for_every_change,
+        window_without_end,
+        fold_within_the_window,
+        unconfirmed,
+        manifest_before_log,
+        rows_not_looked_up,
+        missing_is_nothing,
+        fold_believes_intents,
+        fold_deletes_first,
+        fold_drops_at_once,
+        fold_without_cas,
+        fold_reads_the_manifest_late,
+        no_moved_rows,
+        gone_rows_dropped_by_any_merge,
+        gone_rows_dropped_at_once,
+        collect_without_bump,
+        late_merge,
+        merge_over_merge,
+        recent_keeps_what_was_folded,
+    )
+}
