@@ -14,10 +14,9 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate, pairwise
-from math import ceil, floor
 from operator import lt
 from typing import NamedTuple
 
@@ -42,6 +41,8 @@ _SKIPPABLE = 0x184D2A5E
 """Magic number of a skippable frame; the seekable format uses this one of the sixteen for its table, we for both."""
 
 _SEEKABLE = 0x8F92EAB1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 _HEAD = struct.Struct("<II")
 _FRAME = struct.Struct("<II")
 _FOOT = struct.Struct("<IBI")
@@ -108,12 +109,14 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             )
 
 
-class _FenceObject(Fence, frozen=True, kw_only=True):
-    format: int
-    kind: str
+class _Head(msgspec.Struct):
+    format: int | str | None = None
+    kind: int | str | None = None
+    requires: list[str] = []
 
 
-_fence_decoder = msgspec.json.Decoder(_FenceObject)
+_head_decoder = msgspec.json.Decoder(_Head)
+_fence_decoder = msgspec.json.Decoder(Fence)
 
 
 class Blocks(NamedTuple):
@@ -179,8 +182,8 @@ class BlockWriter:
         fence = self._fence
         fence.lengths.append(len(frame))
         fence.rows.append(len(self._lines))
-        fence.oldest.append(floor(_seconds(self._oldest)))
-        fence.newest.append(ceil(_seconds(self._newest)))
+        fence.oldest.append(_since_1970(self._oldest) // _SECOND)
+        fence.newest.append(-(-_since_1970(self._newest) // _SECOND))
         self._all_oldest = min(self._all_oldest or self._oldest, self._oldest)
         self._all_newest = max(self._all_newest, self._newest)
         self.size += len(frame)
@@ -225,14 +228,15 @@ def decode_fence(body: bytes, rows: int, end: int, what: str) -> Fence:
 
     Raises:
         CorruptError: it is not the fence of such a file.
-        UnsupportedFormatError: it is of a format that this version does not know.
+        UnsupportedFormatError: it is of a format, or requires a feature, that this version does not know.
     """
     if len(body) < _HEAD.size or _HEAD.unpack_from(body) != (_SKIPPABLE, len(body) - _HEAD.size):
         raise CorruptError(f"the fence of {what} is not where it is expected ({len(body):,} bytes from {end:,} on)")
     raw = decompress(body[_HEAD.size :], f"the fence of {what}")
     try:
+        head = _head_decoder.decode(raw)
+        check_format(msgspec.structs.asdict(head), ("fence",), f"the fence of {what}")
         fence = _fence_decoder.decode(raw)
-        check_format({"format": fence.format, "kind": fence.kind}, ("fence",), f"the fence of {what}")
         fence.check(rows, end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise CorruptError(f"the fence of {what} cannot be used: {error}") from None
@@ -243,7 +247,7 @@ def find_fence(end: bytes, size: int, what: str) -> tuple[int, int]:
     """Where the fence of a file lies, (start, length), told by the file alone.
 
     Args:
-        end: the last bytes of the file, at least its seek table (8 bytes a block, and 33).
+        end: the last bytes of the file, at least its seek table (8 bytes a block, and 25).
         size: of the file, in bytes.
         what: the object's name, for errors.
 
@@ -292,5 +296,6 @@ def _separator(before: SortKey, key: SortKey) -> tuple[str, ...]:
     raise ValueError(f"the key {key} was added twice")
 
 
-def _seconds(updated: str) -> float:
-    return datetime.fromisoformat(updated).timestamp()
+def _since_1970(updated: str) -> timedelta:
+    # No float: far from 1970 it holds no microseconds, and a bound might be rounded inward.
+    return datetime.fromisoformat(updated) - _EPOCH

@@ -271,7 +271,9 @@ def test_the_line_is_the_same_however_another_writer_laid_it_out(
     assert parse_line(line, "line 1") == example()
 
 
-@pytest.mark.parametrize("part", [{"requires": []}, {"speaks_until": "x"}, {"later": 1}, {"lineage": ["0"] * 20}])
+@pytest.mark.parametrize(
+    "part", [{"requires": []}, {"speaks_until": "2026-01-01T00:00:00.000000Z"}, {"later": 1}, {"lineage": ["0"] * 20}]
+)
 def test_a_part_with_more_in_it_is_cut_off_too(part: dict[str, Any]) -> None:
     fields = json.loads(STORED)
     fields["s3conv"].update(part)
