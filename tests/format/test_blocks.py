@@ -178,6 +178,7 @@ def test_a_blocks_key_is_the_shortest_that_separates_it_from_the_one_before(give
 
 
 @given(rows, block_sizes)
+@example([(("p", "t", name), "1970-01-01T00:00:00.000000Z", b"") for name in "abc"], 1)
 def test_a_key_is_looked_for_in_the_block_that_has_it(given: list[Given], block: int) -> None:
     file = written(given, block)
     for number, some in enumerate(by_block(given, file.fence)):
@@ -292,6 +293,20 @@ def test_less_than_the_seek_table_is_not_enough_to_find_the_fence() -> None:
     for length in range(8 * 3 + 25):
         with pytest.raises(CorruptError, match=r"^the object does not end in the seek table"):
             find_fence(FILE.body[len(FILE.body) - length :], len(FILE.body), "the object")
+
+
+def test_what_does_not_end_in_the_seek_table_of_a_file_of_its_size_tells_no_fence() -> None:
+    body, size = FILE.body, len(FILE.body)
+    ends = {
+        "another size": (body, size + 1),
+        "another magic number": (body[:-1] + b"\x90", size),
+        "no blocks": (body[:-9] + struct.pack("<IBI", 1, 0, 0x8F92EAB1), size),
+        "more blocks": (body[:-9] + struct.pack("<IBI", 5, 0, 0x8F92EAB1), size),
+        "more blocks than there is room for": (body[:-9] + struct.pack("<IBI", 2**32 - 1, 0, 0x8F92EAB1), size),
+    }
+    for why, (end, told) in ends.items():
+        with pytest.raises(CorruptError, match=r"^the object does not end in the seek table of a blocks file"):
+            pytest.fail(f"{why}: {find_fence(end, told, 'the object')}")
 
 
 # --- ranges ---------------------------------------------------------------------------------------------------------
@@ -514,7 +529,9 @@ def test_a_fence_that_this_version_cannot_read_is_refused_by_name(change: dict[s
         {"format": None}, {"format": "1"}, {"format": True}, {"kind": 1}, {"kind": None}, {"requires": "bloom"},
         {"keys": []}, {"keys": [[""], ["a"]]}, {"keys": [[""], ["b"], ["a"]]}, {"keys": [[""], ["a"], ["a"]]},
         {"keys": ["", "a", "b"]}, {"keys": [[""], [None], ["b"]]}, {"keys": None},
-        {"lengths": [1, 2]}, {"lengths": [0, 1, 2]}, {"lengths": [-1, 1, 2]}, {"lengths": [1, 2, "3"]},
+        {"lengths": [1, 2]}, {"lengths": [0, 1, 2]},
+        {"lengths": [sum(FIELDS["lengths"]) - 1, 0, 1]}, {"lengths": [sum(FIELDS["lengths"]), 1, -1]},
+        {"lengths": [-1, 1, 2]}, {"lengths": [1, 2, "3"]},
         {"lengths": [*FIELDS["lengths"][:2], FIELDS["lengths"][2] + 1]}, {"lengths": [FIELDS["lengths"]] * 3},
         {"rows": [2, 0, 3]}, {"rows": [2, 2, 2]}, {"rows": [5]}, {"rows": [2, 1, 2, 0]}, {"rows": [2, 1.5, 1.5]},
         {"oldest": []}, {"oldest": [1, 2, None]}, {"newest": [1] * 4}, {"newest": {}},
