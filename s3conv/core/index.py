@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Literal, NamedTuple, TypeVar
 
 from s3conv.core.context import Context
@@ -50,11 +49,15 @@ R = TypeVar("R")
 
 
 class Hit(NamedTuple):
-    """A live row or intent that may be wanted: its key and revision, and the entry as it lies in the index."""
+    """A live row or intent that may be wanted: its key and revision, and the entry as it lies in the index.
+
+    `certain`: it meets all conditions; else only its document can tell.
+    """
 
     key: SortKey
     revision: int
     entry: Entry
+    certain: bool
 
 
 Judge = Callable[[list[Hit]], Coroutine[None, None, None]]
@@ -126,15 +129,17 @@ async def on_view(
 
 
 async def every_hit(view: View, conditions: Filter, judge: Judge) -> None:
-    """Give `judge` all live entries that may meet the conditions (it has to look again), in no order."""
+    """Give `judge` all live entries that meet the conditions, or may, in no order."""
     search = await _Search.begin(view, conditions)
+    wanted = {run: search.blocks(run) for run in RUNS}
+    await search.prefetch([*wanted["tail"], *wanted["mid"], *wanted["base"], *search.places_of_log()])
     await search.log_hits(judge)
     for run in RUNS:
-        await search.run_hits(run, search.blocks(run), judge)
+        await search.run_hits(run, wanted[run], judge)
 
 
-async def newest_hits(view: View, judge: Judge) -> bool:
-    """Give `judge` the live entries in the log and in `recent`.
+async def newest_hits(view: View, conditions: Filter, judge: Judge) -> bool:
+    """Give `judge` the live entries in the log and in `recent` that meet the conditions, or may.
 
     Returns False where there is no `recent` to tell by. All entries newer than its floor are among those given.
     """
@@ -142,17 +147,24 @@ async def newest_hits(view: View, judge: Judge) -> bool:
     if recent is None:
         return False
     text = await recent_text(view.context, view.cache, recent)
-    rows = {row.key[2]: row for row in view.reader.rows(text[:-1].split(b"\n"), view.context.name(recent.key))}
-    hits = [
-        Hit(sort_key(entry, view.partition_by), entry.revision, entry)
+    name = view.context.name(recent.key)
+    rows = {row.key[2]: row for row in view.reader.rows(text[:-1].split(b"\n"), name)}
+    entries = [
+        entry
         for entry in view.log.values()
         if not entry.deleted and not ((row := rows.get(entry.conversation_id)) and row.revision >= entry.revision)
     ]
     for row in rows.values():
         told = view.log.get(row.key[2])
         if not row.gone and (told is None or told.revision <= row.revision):
-            hits.append(Hit(row.key, row.revision, decode_row(row.line, view.context.name(recent.key))))
-    await judge(hits)
+            entries.append(decode_row(row.line, name))
+    await judge(
+        [
+            Hit(sort_key(entry, view.partition_by), entry.revision, entry, answer is True)
+            for entry in entries
+            if (answer := conditions.matches(entry)) is not False
+        ]
+    )
     return True
 
 
@@ -186,21 +198,30 @@ async def top_hits(
                 continue
             bounds.append((newest if descending else oldest, segment, block))
     bounds.sort(key=lambda one: one[0], reverse=descending)
-    await search.log_hits(judge)
-    for run in ("tail", "mid"):
-        await search.run_hits(run, search.blocks(run), judge)
+    tail, mid = search.blocks("tail"), search.blocks("mid")
     begin, wave = 0, 2
+    best: Wanted = [(segment, [block]) for _, segment, block in bounds[:wave]]
+    await search.prefetch([*tail, *mid, *best, *search.places_of_log()])
+    await search.log_hits(judge)
+    await search.run_hits("tail", tail, judge)
+    await search.run_hits("mid", mid, judge)
     while begin < len(bounds) and not enough(bounds[begin][0]):
-        chosen: defaultdict[str, list[int]] = defaultdict(list)
-        for _, segment, block in bounds[begin : begin + wave]:
-            chosen[segment.name].append(block)
-        some: Wanted = [(segment, sorted(chosen[segment.name])) for segment, _ in wanted if segment.name in chosen]
-        await search.run_hits("base", some, judge)
+        best = [(segment, [block]) for _, segment, block in bounds[begin : begin + wave]]
+        await search.run_hits("base", _together(best), judge)
         begin, wave = begin + wave, wave * 2
 
 
 Wanted = list[tuple[Segment, Sequence[int]]]
 """Blocks by segment, in the order of their keys."""
+
+
+def _together(wanted: Wanted) -> Wanted:
+    """The same blocks, each once, by segment and in order."""
+    segments = {segment.name: segment for segment, _ in wanted}
+    blocks: defaultdict[str, set[int]] = defaultdict(set)
+    for segment, some in wanted:
+        blocks[segment.name].update(some)
+    return [(segment, sorted(blocks[segment.name])) for segment in sorted(segments.values(), key=lambda one: one.first)]
 
 
 @dataclass(slots=True)
@@ -211,13 +232,16 @@ class _Search:
     conditions: Filter
     low: tuple[str, ...]
     high: tuple[str, ...]
+    of_heads: Filter
+    candidates: list[Hit] = field(default_factory=list)
     fences: dict[str, Fence] = field(default_factory=dict)
     from_log: set[str] = field(default_factory=set)
 
     @classmethod
     async def begin(cls, view: View, conditions: Filter) -> _Search:
         low, high = conditions.key_range(view.partition_by)
-        search = cls(view, conditions, low, high)
+        search = cls(view, conditions, low, high, conditions.of_heads())
+        search.candidates = search._in_log()
         segments = [segment for run in RUNS for segment in search._segments(run)]
         for segment, fence in zip(segments, await fences_of(view.context, view.cache, segments), strict=True):
             search.fences[segment.name] = fence
@@ -247,24 +271,41 @@ class _Search:
             wanted.append((segment, blocks))
         return wanted
 
-    async def log_hits(self, judge: Judge) -> None:
-        """The log's entries, but for those that a row has overtaken."""
+    def _in_log(self) -> list[Hit]:
+        """The log's entries that may be wanted, in the order of their keys."""
         hits = []
         for entry in self.view.log.values():
             key = sort_key(entry, self.view.partition_by)
-            if not entry.deleted and self._inside(key) and self.conditions.matches(entry) is not False:
-                hits.append(Hit(key, entry.revision, entry))
-        hits.sort(key=lambda hit: hit.key)
-        shown = await self._unshadowed(hits, RUNS)
+            if not entry.deleted and self._inside(key) and (answer := self.conditions.matches(entry)) is not False:
+                hits.append(Hit(key, entry.revision, entry, answer is True))
+        return sorted(hits, key=lambda hit: hit.key)
+
+    def places_of_log(self) -> Wanted:
+        """The blocks that the log's entries have to be looked up in."""
+        return [place for run in RUNS for place in self._places(run, self.candidates)]
+
+    async def prefetch(self, wanted: Wanted) -> None:
+        """Fetch blocks of several runs at once, that would else be fetched one run after the other."""
+        if sum(len(blocks) for _, blocks in wanted) > KEPT:
+            return
+        pieces = self._pieces(_together(wanted))
+        async with aclosing(texts_of(self.view.context, self.view.cache, pieces, keep=True)) as fetched:
+            async for _ in fetched:
+                pass
+
+    def _pieces(self, wanted: Wanted) -> list[Piece]:
+        return [piece for segment, blocks in wanted for piece in pieces_of(segment, self.fences[segment.name], blocks)]
+
+    async def log_hits(self, judge: Judge) -> None:
+        """The log's entries, but for those that a row has overtaken."""
+        shown = await self._unshadowed(self.candidates, RUNS)
         self.from_log = {hit.key[2] for hit in shown}
         await judge(shown)
 
     async def run_hits(self, run: RunName, wanted: Wanted, judge: Judge) -> None:
         """The rows of some blocks of a run, but for those that something newer has overtaken."""
         view = self.view
-        pieces = [
-            piece for segment, blocks in wanted for piece in pieces_of(segment, self.fences[segment.name], blocks)
-        ]
+        pieces = self._pieces(wanted)
         keep = run != "base" or sum(len(blocks) for _, blocks in wanted) <= KEPT
         chosen = {(segment.name, block) for segment, blocks in wanted for block in blocks}
         newer = RUNS[: RUNS.index(run)]
@@ -289,9 +330,11 @@ class _Search:
                     losers.append(row.key[2])
                 if row.gone or (told is not None and told.revision > row.revision) or not self._inside(row.key):
                     continue
+                if self.of_heads.conditions and self.of_heads.rules_out(row.key[2], row.key[1], row.updated):
+                    continue
                 entry = decode_row(row.line, name)
-                if self.conditions.matches(entry) is not False:
-                    found.append(Hit(row.key, row.revision, entry))
+                if (answer := self.conditions.matches(entry)) is not False:
+                    found.append(Hit(row.key, row.revision, entry, answer is True))
         except CorruptError as error:
             raise IndexDamagedError(f"{error}; {REPAIR}") from None
         if losers:
@@ -310,29 +353,13 @@ class _Search:
         return hits
 
     async def _revisions(self, run: RunName, hits: list[Hit]) -> dict[SortKey, int]:
-        """The revisions that a run has at the keys of some hits (and at others)."""
+        """The revisions that a run has at the keys of some hits."""
         view = self.view
-        segments = view.now.manifest.run(run)
-        lasts = [segment.last for segment in segments]
-        places: list[tuple[Segment, int]] = []
-        for hit in hits:
-            at = bisect_left(lasts, hit.key)
-            if at < len(segments) and segments[at].first <= hit.key:
-                segment = segments[at]
-                if segment.name not in self.fences:
-                    (self.fences[segment.name],) = await fences_of(view.context, view.cache, [segment])
-                block = self.fences[segment.name].block_of(hit.key)
-                if not places or places[-1] != (segment, block):
-                    places.append((segment, block))
-        pieces: list[Piece] = []
-        for _, group in groupby(places, key=lambda place: place[0].name):
-            some = list(group)
-            segment = some[0][0]
-            pieces += pieces_of(segment, self.fences[segment.name], [block for _, block in some])
+        places = self._places(run, hits)
         revisions: dict[SortKey, int] = {}
         wanted = {hit.key for hit in hits}
-        keep = run != "base" or len(places) <= KEPT
-        async with aclosing(texts_of(view.context, view.cache, pieces, keep=keep)) as fetched:
+        keep = run != "base" or sum(len(blocks) for _, blocks in places) <= KEPT
+        async with aclosing(texts_of(view.context, view.cache, self._pieces(places), keep=keep)) as fetched:
             async for piece, texts in fetched:
                 for text in texts:
                     try:
@@ -341,3 +368,14 @@ class _Search:
                         raise IndexDamagedError(f"{error}; {REPAIR}") from None
                     revisions.update((row.key, row.revision) for row in rows if row.key in wanted)
         return revisions
+
+    def _places(self, run: RunName, hits: Sequence[Hit]) -> Wanted:
+        """The blocks of a run that have the keys of some hits, if any have them."""
+        segments = self.view.now.manifest.run(run)
+        lasts = [segment.last for segment in segments]
+        places: Wanted = []
+        for hit in hits:
+            at = bisect_left(lasts, hit.key)
+            if at < len(segments) and segments[at].first <= hit.key:
+                places.append((segments[at], [self.fences[segments[at].name].block_of(hit.key)]))
+        return _together(places)

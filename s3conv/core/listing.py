@@ -109,15 +109,8 @@ async def export(context: Context, cache: IndexCache, where: Where | None) -> As
 
 async def _matching(context: Context, conditions: Filter, hits: list[Hit]) -> list[Entry]:
     """The entries that meet all conditions. Where an entry's metadata was cut, its document is asked."""
-    entries = [hit.entry for hit in hits]
-    answers = [conditions.matches(entry) for entry in entries]
-    undecided = [entry for entry, answer in zip(entries, answers, strict=True) if answer is None]
-    whole = await _whole(context, undecided)
-    return [
-        entry
-        for entry, answer in zip(entries, answers, strict=True)
-        if answer or (answer is None and conditions.matches(whole[entry.conversation_id]))
-    ]
+    whole = await _whole(context, [hit.entry for hit in hits if not hit.certain])
+    return [hit.entry for hit in hits if hit.certain or conditions.matches(whole[hit.entry.conversation_id])]
 
 
 @dataclass(slots=True)
@@ -137,7 +130,7 @@ class _Wanted:
         by_update = self.order.field == "updated_at"
         # Only a fixed partition is cheaper to read than `recent`, which is one object.
         everywhere = view.partition_by is None or self.conditions.partition(view.partition_by) is None
-        if by_update and self.order.descending and everywhere and await newest_hits(view, self.judge):
+        if by_update and self.order.descending and everywhere and await newest_hits(view, self.conditions, self.judge):
             recent = view.now.manifest.recent
             if recent is not None and self._complete_above(recent.floor):
                 return self.best()

@@ -20,8 +20,8 @@ from s3conv.core.loading import fetch_document
 from s3conv.core.window import speaks
 from s3conv.errors import CorruptError, IndexDamagedError
 from s3conv.format.document import Document
-from s3conv.format.entry import Entry, Intent, decode_log_object
-from s3conv.format.keys import document_key, parse_log_key
+from s3conv.format.entry import Entry, Intent, decode_log_object, partition_of
+from s3conv.format.keys import document_key, id_hash, log_prefix, parse_log_key
 from s3conv.format.manifest import REPAIR
 from s3conv.store.base import Listing, ObjectHead
 
@@ -119,14 +119,20 @@ async def read_intents(
         IndexDamagedError: one cannot be read; names it.
     """
 
+    archive = await context.descriptor()
+
     async def fetch(place: LogObject) -> list[Intent] | None:
         found = await context.store.get(place.key)
         if found is None:
             if gone:
                 return None
             raise OvertakenError(place.key)
+        name = context.name(place.key)
         try:
-            return decode_log_object(found.body, context.name(place.key))
+            intents = decode_log_object(found.body, name)
+            if not all(_belongs(intent, place.key, archive.partition_by) for intent in intents):
+                raise CorruptError(f"{name} holds an intent that belongs under another key")
+            return intents
         except CorruptError as error:
             raise IndexDamagedError(f"{error}; {REPAIR}") from None
 
@@ -146,6 +152,21 @@ async def read_intents(
         for intent in intents or ():
             by_id[intent.entry.conversation_id].append(Seen(intent, place))
     return by_id
+
+
+def _belongs(intent: Intent, key: str, partition_by: str | None) -> bool:
+    """Whether an intent may lie under a key of the log."""
+    name, entry = parse_log_key(key), intent.entry
+    if name is None:
+        return False
+    if name.id_hash is not None:
+        said = id_hash(entry.conversation_id), entry.revision, intent.write
+        if said != (name.id_hash, name.revision, name.write):
+            return False
+    partitions = [partition_of(entry.metadata, partition_by)]
+    if intent.replaces is not None:
+        partitions.append(intent.replaces.partition)
+    return any(key.startswith(log_prefix(partition)) for partition in partitions)
 
 
 async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]) -> dict[str, Entry]:

@@ -23,7 +23,7 @@ from s3conv.errors import AccessDeniedError, StorageError
 from s3conv.format.entry import SortKey, read_index_time
 from s3conv.format.keys import LOG, RECENT, SEGMENTS, id_hash, parse_log_key
 from s3conv.format.manifest import Manifest, Recent, RunName, Segment
-from s3conv.format.rows import Row, RowReader
+from s3conv.format.rows import Row, RowReader, decode_row
 from s3conv.store.base import LIST_PAGE
 
 FULL_TAIL = 4 * 1024 * 1024
@@ -218,7 +218,7 @@ class _Newest:
                         heapq.heappush(self._live, (row.updated, row.key, row))
                         if len(self._live) > RECENT_ROWS:
                             self.floor = heapq.heappop(self._live)[0]
-                    elif row.gone and b'"deleted":true' in row.line:
+                    elif row.gone and decode_row(row.line, "a row").deleted:
                         heapq.heappush(self._deleted, (row.updated, row.key, row))
                         if len(self._deleted) > RECENT_TOMBSTONES:
                             heapq.heappop(self._deleted)

@@ -32,6 +32,7 @@ _FIELDS: dict[str, Callable[[Entry], Any]] = {
     "branch_count": lambda entry: entry.branch_count,
     "size": lambda entry: entry.size,
 }
+_HEADS = frozenset(("conversation_id", "created_at", "updated_at"))
 _METADATA = "metadata."
 
 
@@ -67,6 +68,15 @@ class Filter:
             if one is None:
                 answer = None
         return answer
+
+    def of_heads(self) -> Filter:
+        """The conditions that what is known of a row without decoding it whole can decide."""
+        return Filter(tuple(condition for condition in self.conditions if condition.field in _HEADS))
+
+    def rules_out(self, conversation_id: str, created: str, updated: str) -> bool:
+        """Whether an entry with these fields cannot match; for the filter that `of_heads` gives."""
+        head = {"conversation_id": conversation_id, "created_at": created, "updated_at": updated}
+        return not all(_OPERATORS[one.op](head[one.field], one.operand) for one in self.conditions)
 
     def partition(self, partition_by: str | None) -> str | None:
         """The one partition that can match, as canonical JSON; None if it is not fixed.

@@ -293,7 +293,6 @@ def test_maintenance_does_its_work_or_says_what_is_broken_and_makes_nothing_wors
     )
 
 
-@pytest.mark.xfail(reason="what an intent says is not compared with its key")
 def test_an_intent_in_the_place_of_another_is_noticed(world: World) -> None:
     archive, store = opened(world.objects)
     spoil(store, world.key("intent"), world.sibling("intent"))

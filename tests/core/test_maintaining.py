@@ -221,6 +221,21 @@ def test_a_merge_is_not_lost_to_the_folds_that_overtake_it(small: None) -> None:
     assert sorted(entry.conversation_id for entry in fresh(store).list(limit=100).items) == expected
 
 
+def test_metadata_that_looks_like_a_tombstone_is_none(small: None) -> None:
+    archive, store = opened()
+    state = start("c")
+    state.metadata["user_id"] = {"deleted": True}
+    archive.save(state)
+    archive.maintain()
+    state.created_at -= timedelta(days=1)  # so that the row that shadows comes last
+    archive.save(state)
+    archive.maintain()
+    now = run_sync(read_manifest(archive._context))
+    assert run_sync(maintaining.merge(archive._context, archive._cache, now, "base"))
+    assert [entry.revision for entry in fresh(store).list(order="-updated_at").items] == [2]
+    assert fresh(store).count() == 1
+
+
 def test_of_two_merges_one_gives_way(small: None) -> None:
     archive, store = opened()
     archive.save_many([start(f"c{number:02}") for number in range(40)])
