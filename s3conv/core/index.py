@@ -29,12 +29,12 @@ from s3conv.core.segments import (
     recent_text,
     texts_of,
 )
-from s3conv.errors import CorruptError, IndexDamagedError, InvalidInputError, UnavailableError
+from s3conv.errors import InvalidInputError, UnavailableError
 from s3conv.format.blocks import Fence
 from s3conv.format.entry import Entry, SortKey, sort_key
 from s3conv.format.filters import Filter
 from s3conv.format.keys import LOG, log_prefix
-from s3conv.format.manifest import REPAIR, RUNS, RunName, Segment
+from s3conv.format.manifest import RUNS, RunName, Segment
 from s3conv.format.rows import RowReader, decode_row, lines_with
 
 Consistency = Literal["latest", "snapshot"]
@@ -319,24 +319,20 @@ class _Search:
 
     def _hits(self, text: bytes, name: str) -> list[Hit]:
         log = self.view.log
-        try:
-            lines = list(lines_with(text, self.conditions.needles()))
-            rows = self.view.reader.rows(lines, name)
-            found = []
-            losers = []
-            for row in rows:
-                told = log.get(row.key[2]) if log else None
-                if told is not None and told.revision <= row.revision and row.key[2] in self.from_log:
-                    losers.append(row.key[2])
-                if row.gone or (told is not None and told.revision > row.revision) or not self._inside(row.key):
-                    continue
-                if self.of_heads.conditions and self.of_heads.rules_out(row.key[2], row.key[1], row.updated):
-                    continue
-                entry = decode_row(row.line, name)
-                if (answer := self.conditions.matches(entry)) is not False:
-                    found.append(Hit(row.key, row.revision, entry, answer is True))
-        except CorruptError as error:
-            raise IndexDamagedError(f"{error}; {REPAIR}") from None
+        rows = self.view.reader.rows(list(lines_with(text, self.conditions.needles())), name)
+        found = []
+        losers = []
+        for row in rows:
+            told = log.get(row.key[2]) if log else None
+            if told is not None and told.revision <= row.revision and row.key[2] in self.from_log:
+                losers.append(row.key[2])
+            if row.gone or (told is not None and told.revision > row.revision) or not self._inside(row.key):
+                continue
+            if self.of_heads.conditions and self.of_heads.rules_out(row.key[2], row.key[1], row.updated):
+                continue
+            entry = decode_row(row.line, name)
+            if (answer := self.conditions.matches(entry)) is not False:
+                found.append(Hit(row.key, row.revision, entry, answer is True))
         if losers:
             raise _LoserShown(*losers)
         return found
@@ -362,10 +358,7 @@ class _Search:
         async with aclosing(texts_of(view.context, view.cache, self._pieces(places), keep=keep)) as fetched:
             async for piece, texts in fetched:
                 for text in texts:
-                    try:
-                        rows = view.reader.block(text, view.name(piece.segment))
-                    except CorruptError as error:
-                        raise IndexDamagedError(f"{error}; {REPAIR}") from None
+                    rows = view.reader.block(text, view.name(piece.segment))
                     revisions.update((row.key, row.revision) for row in rows if row.key in wanted)
         return revisions
 

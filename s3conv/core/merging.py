@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 
 from s3conv.core.context import Context
 from s3conv.core.segments import IndexCache, fences_of, pieces_of, texts_of
-from s3conv.errors import CorruptError, IndexDamagedError
 from s3conv.format.blocks import Blocks, BlockWriter
 from s3conv.format.entry import index_time
 from s3conv.format.keys import SEGMENTS, ulid
-from s3conv.format.manifest import REPAIR, Segment
+from s3conv.format.manifest import Segment
 from s3conv.format.rows import Row, RowReader
 
 SEGMENT = 24 * 1024 * 1024
@@ -38,10 +37,7 @@ async def rows_of(context: Context, cache: IndexCache, segments: Sequence[Segmen
         async with aclosing(texts_of(context, cache, pieces, keep=False)) as fetched:
             async for _, texts in fetched:
                 for text in texts:
-                    try:
-                        yield reader.block(text, name)
-                    except CorruptError as error:
-                        raise IndexDamagedError(f"{error}; {REPAIR}") from None
+                    yield reader.block(text, name)
 
 
 async def of_list(rows: list[Row]) -> Rows:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from s3conv.errors import CorruptError
+from s3conv.errors import CorruptError, IndexDamagedError
 from s3conv.format.codec import MAX_DEPTH, from_json, to_json
 from s3conv.format.entry import Entry, SortKey, check_entry, partition_of
+from s3conv.format.manifest import REPAIR
 
 TRUNCATED = b'"metadata_truncated":true'
 
@@ -53,12 +54,12 @@ def decode_row(line: bytes, what: str) -> Entry:
     """The entry of a line.
 
     Raises:
-        CorruptError: it is none; `what` names the object.
+        IndexDamagedError: it is none; `what` names the object.
     """
     try:
         return check_entry(_entry_decoder.decode(line))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise CorruptError(f"{what}: a line is no entry: {error}") from None
+        raise IndexDamagedError(f"{what}: a line is no entry: {error}; {REPAIR}") from None
 
 
 class RowReader:
@@ -72,7 +73,7 @@ class RowReader:
         """Lines as rows.
 
         Raises:
-            CorruptError: a line is no entry; `what` names the object.
+            IndexDamagedError: a line is no entry; `what` names the object.
         """
         partition, decode = self._partition, self._decoder.decode
         rows = []
@@ -82,20 +83,20 @@ class RowReader:
                 key = (partition(head), head.created_at, head.conversation_id)
                 rows.append(Row(key, head.revision, head.updated_at, head.deleted or head.moved, line))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, CorruptError) as error:
-            raise CorruptError(f"{what}: a line is no entry: {error}") from None
+            raise IndexDamagedError(f"{what}: a line is no entry: {error}; {REPAIR}") from None
         return rows
 
     def block(self, text: bytes, what: str) -> list[Row]:
         """All rows of a block.
 
         Raises:
-            CorruptError: a line is no entry, or the rows are not in the order of their keys.
+            IndexDamagedError: a line is no entry, or the rows are not in the order of their keys.
         """
         rows = self.rows(text[:-1].split(b"\n"), what)
         last = None
         for row in rows:
             if last is not None and row.key <= last:
-                raise CorruptError(f"{what}: the rows of a block are not in order")
+                raise IndexDamagedError(f"{what}: the rows of a block are not in order; {REPAIR}")
             last = row.key
         return rows
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from s3conv import Archive, ConversationState, CorruptError, IndexDamagedError, UnsupportedFormatError
 from s3conv.bridge import run_sync
 from s3conv.core import folding, maintaining, merging
 from s3conv.core.segments import read_manifest
+from s3conv.format.blocks import BlockWriter
 from s3conv.format.codec import compress
 from s3conv.format.keys import MANIFEST
 from s3conv.format.manifest import Manifest
@@ -252,6 +254,32 @@ def test_who_reads_all_notices_all_damage(world: World, kind: str) -> None:
         else:
             with pytest.raises((IndexDamagedError, UnsupportedFormatError)):
                 list(archive.iterate())
+
+
+@pytest.mark.parametrize("lines", [[b"{}"], [b"[1]", b"null"], [b'{"conversation_id":"c"}'], [b"nothing"]])
+@pytest.mark.parametrize("kind", ["tail first", "recent"])
+def test_lines_that_are_no_entries_are_damage(world: World, kind: str, lines: list[bytes]) -> None:
+    """Whole and as the manifest says, but not what it should be."""
+    writer = BlockWriter()
+    for number, line in enumerate(lines):
+        writer.add(("null", "", str(number)), "2025-03-01T00:00:00.000000Z", line)
+    made = writer.finish()
+    told = {"rows": made.rows, "size": len(made.body), "end": made.fence_start, "fence_length": made.fence_length}
+    (tail,), recent = world.manifest.tail, world.manifest.recent
+    assert recent is not None
+    if kind == "recent":
+        changed = replace(world.manifest, recent=replace(recent, **told))
+    else:
+        changed = replace(world.manifest, tail=[replace(tail, fence=made.fence, **told)])
+    for query in (QUERIES["newest of all"], QUERIES["iterate"], QUERIES["filter by time"], Archive.maintain):
+        archive, store = opened(world.objects)
+        spoil(store, world.key(kind), made.body)
+        spoil(store, MANIFEST, changed.encode())
+        answer = outcome(query, archive)
+        if isinstance(answer, Exception):
+            assert says(answer, world.key(kind)), answer
+        else:
+            assert (kind, answer) == ("tail first", world.answers["newest of all"])  # told by `recent` alone
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "recent"])  # which is read whole
