@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from io import BytesIO
 from itertools import accumulate, pairwise
 from operator import lt
 from typing import NamedTuple
@@ -143,7 +144,8 @@ class BlockWriter:
         self.size = 0
         """Bytes of the blocks that are complete."""
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-        self._frames: list[bytes] = []
+        # Not a list of frames: so many pieces among short-lived rows would leave the heap full of holes.
+        self._body = BytesIO()
         self._fence = Fence(keys=[], lengths=[], rows=[], oldest=[], newest=[])
         self._texts: list[int] = []
         self._lines: list[bytes] = []
@@ -177,7 +179,7 @@ class BlockWriter:
     def _end_block(self) -> None:
         text = b"\n".join(self._lines) + b"\n"
         frame = self._compressor.compress(text)
-        self._frames.append(frame)
+        self._body.write(frame)
         self._texts.append(len(text))
         fence = self._fence
         fence.lengths.append(len(frame))
@@ -197,9 +199,9 @@ class BlockWriter:
         fence = encode_fence(self._fence)
         table = b"".join(map(_FRAME.pack, (*self._fence.lengths, len(fence)), (*self._texts, 0)))
         table += _FOOT.pack(len(self._texts) + 1, 0, _SEEKABLE)
-        body = b"".join((*self._frames, fence, _HEAD.pack(_SKIPPABLE, len(table)), table))
+        self._body.writelines((fence, _HEAD.pack(_SKIPPABLE, len(table)), table))
         return Blocks(
-            body,
+            self._body.getvalue(),
             self._fence,
             self.size,
             len(fence),
