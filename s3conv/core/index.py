@@ -45,6 +45,9 @@ RESTARTS = 10
 KEPT = 64
 """Most blocks of base that one search remembers: more would drive out what is worth it."""
 
+LAST_WAVE = 32
+"""Blocks of base that are chosen as the most promising; what then is still needed is read in the order of its keys."""
+
 R = TypeVar("R")
 
 
@@ -208,7 +211,11 @@ async def top_hits(
     while begin < len(bounds) and not enough(bounds[begin][0]):
         best = [(segment, [block]) for _, segment, block in bounds[begin : begin + wave]]
         await search.run_hits("base", _together(best), judge)
-        begin, wave = begin + wave, wave * 2
+        begin += wave
+        if wave < LAST_WAVE:
+            wave *= 2
+        else:  # few match, or much is wanted: all that may still be needed
+            wave = bisect_left(bounds, True, min(begin, len(bounds)), key=lambda bound: enough(bound[0])) - begin
 
 
 Wanted = list[tuple[Segment, Sequence[int]]]
