@@ -25,6 +25,12 @@ SEGMENT = 24 * 1024 * 1024
 MAX_SEGMENT = 32 * 1024 * 1024
 """Stored bytes at which it ends at the latest."""
 
+STREAMED = 512 * 1024
+"""Most stored bytes of a run that are fetched as one range: some 3 MB of rows."""
+
+STREAMS = 8
+"""Most such ranges that each run of a merge has in memory."""
+
 Rows = AsyncGenerator[list[Row], None]
 
 
@@ -33,8 +39,9 @@ async def rows_of(context: Context, cache: IndexCache, segments: Sequence[Segmen
     for segment in segments:
         (fence,) = await fences_of(context, cache, [segment])
         name = context.name(segment.key)
-        pieces = pieces_of(segment, fence, range(len(fence.rows)))
-        async with aclosing(texts_of(context, cache, pieces, keep=False)) as fetched:
+        pieces = pieces_of(segment, fence, range(len(fence.rows)), STREAMED)
+        window = min(context.store.fan_out, STREAMS)
+        async with aclosing(texts_of(context, cache, pieces, keep=False, window=window)) as fetched:
             async for _, texts in fetched:
                 for text in texts:
                     yield reader.block(text, name)

@@ -141,7 +141,7 @@ async def _get_range(context: Context, segment: Segment, start: int, length: int
 
 
 async def texts_of(
-    context: Context, cache: IndexCache, pieces: Iterable[Piece], *, keep: bool
+    context: Context, cache: IndexCache, pieces: Iterable[Piece], *, keep: bool, window: int | None = None
 ) -> AsyncGenerator[tuple[Piece, list[bytes]], None]:
     """The text of the blocks of each piece, in their order, many pieces at a time.
 
@@ -150,6 +150,7 @@ async def texts_of(
         cache: what earlier reads remember.
         pieces: what to fetch.
         keep: whether the blocks are worth remembering.
+        window: how many pieces may be in flight or unread; as many as requests may be, if not given.
     """
 
     async def fetch(piece: Piece) -> tuple[Piece, list[bytes]]:
@@ -167,7 +168,7 @@ async def texts_of(
                     cache.texts.put((segment.name, block), text)
         return piece, texts
 
-    async with aclosing(ordered_map(context.runner, fetch, pieces, context.store.fan_out)) as fetched:
+    async with aclosing(ordered_map(context.runner, fetch, pieces, window or context.store.fan_out)) as fetched:
         async for one in fetched:
             yield one
 
