@@ -6,7 +6,7 @@ row, so that a crash anywhere leaves at worst an intent that is folded again. Wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -42,8 +42,9 @@ SHORT_LIVED = 3600.0
 RECENT_ROWS = 1000
 """Most live entries in `recent` (DESIGN.md, section 3)."""
 
-RECENT_TOMBSTONES = 200
-"""Most deleted ones: they keep a late intent of a conversation that was deleted from showing it."""
+RECENT_OLDER = 200
+"""Most deleted entries, and most older ones, that `recent` has besides: they keep late intents of conversations that
+were folded a moment ago from showing (docs/adr/0009)."""
 
 ATTEMPTS = 5
 """How often a fold or a merge begins again because another one was faster."""
@@ -211,11 +212,9 @@ async def _new_recent(context: Context, cache: IndexCache, now: Manifested, plan
     archive = await context.descriptor()
     reader = RowReader(archive.partition_by)
     known = now.manifest.recent
-    rows: list[Row] = []
+    rows = await rows_of_recent(context, cache, known, reader)
     if known is not None:
         floor = known.floor
-        text = await recent_text(context, cache, known)
-        rows = reader.rows(text[:-1].split(b"\n"), context.name(known.key))
     else:
         floor = max((segment.newest for name in RUNS for segment in now.manifest.run(name)), default="")
     rows = [row for row in rows if row.key[2] not in plan.entries]
@@ -224,21 +223,42 @@ async def _new_recent(context: Context, cache: IndexCache, now: Manifested, plan
             sort_key(entry, archive.partition_by), entry.revision, entry.updated, entry.deleted, encode_row(entry)
         )
         rows.append(row)
-    return await write_recent(context, rows, floor, now.date)
+    return await write_recent(context, rows, floor, now.date, plan.entries.keys())
 
 
-async def write_recent(context: Context, rows: Iterable[Row], floor: str, date: float) -> Recent | None:
-    """Write the newest of some rows as `recent`. `floor`: all entries newer than it are among them."""
+async def rows_of_recent(context: Context, cache: IndexCache, recent: Recent | None, reader: RowReader) -> list[Row]:
+    """The rows of `recent`, one for each conversation."""
+    if recent is None:
+        return []
+    text = await recent_text(context, cache, recent)
+    return reader.rows(text[:-1].split(b"\n"), context.name(recent.key))
+
+
+async def write_recent(
+    context: Context, rows: Iterable[Row], floor: str, date: float, folded: Collection[str] = ()
+) -> Recent | None:
+    """Write the newest of some rows as `recent`, and those that late intents may have to be told by.
+
+    Args:
+        context: the open archive.
+        rows: one for each conversation.
+        floor: all entries newer than it are among them.
+        date: the store's clock when the manifest was read that is to be changed.
+        folded: ids of those that are folded just now.
+    """
     rows = list(rows)
     live = sorted((row for row in rows if not row.gone and row.updated > floor), key=lambda row: row.updated)
     if len(live) > RECENT_ROWS:
         floor = live[-RECENT_ROWS - 1].updated
         live = [row for row in live if row.updated > floor]
-    deleted = sorted((row for row in rows if row.gone), key=lambda row: row.updated)[-RECENT_TOMBSTONES:]
-    if not live and not deleted:
+    newest: list[Row] = []
+    for older in ([row for row in rows if row.gone], [row for row in rows if not row.gone and row.updated <= floor]):
+        older.sort(key=lambda row: (row.key[2] in folded, row.updated), reverse=True)
+        newest += older[:RECENT_OLDER]
+    if not live and not newest:
         return None
     writer = BlockWriter()
-    for row in sorted((*live, *deleted), key=lambda row: row.key):
+    for row in sorted((*live, *newest), key=lambda row: row.key):
         writer.add(row.key, row.updated, row.line)
     blocks = writer.finish()
     name = fresh_ulid(context)

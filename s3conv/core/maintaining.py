@@ -15,7 +15,16 @@ from dataclasses import dataclass
 import msgspec
 
 from s3conv.core.context import Context
-from s3conv.core.folding import ATTEMPTS, RECENT_ROWS, RECENT_TOMBSTONES, SHORT_LIVED, fold, retire, write_recent
+from s3conv.core.folding import (
+    ATTEMPTS,
+    RECENT_OLDER,
+    RECENT_ROWS,
+    SHORT_LIVED,
+    fold,
+    retire,
+    rows_of_recent,
+    write_recent,
+)
 from s3conv.core.log import LogObject, OvertakenError, list_log, pages, read_intents
 from s3conv.core.merging import Rows, merged, rows_of, store_time, write_segments
 from s3conv.core.segments import IndexCache, Manifested, check_overtaken, read_manifest, swap_manifest
@@ -158,12 +167,14 @@ async def merge(context: Context, cache: IndexCache, now: Manifested, target: Ru
     runs: list[Rows] = [rows_of(context, cache, segments, reader) for segments in sources]
     recent = now.manifest.recent
     newest = _Newest()
-    # All runs pass by: a `recent` that has lost many of its entries is made anew from them.
-    thin = target == "base" and (recent is None or recent.rows < RECENT_ROWS // 2)
+    # All runs pass by: a `recent` that has lost some of its entries is made anew from them.
+    thin = target == "base" and (recent is None or recent.rows < RECENT_ROWS)
     rows = newest.watch(merged(runs)) if thin else merged(runs)
     written = await write_segments(context, rows, now.date, keep)
     if thin:
-        recent = await write_recent(context, newest.rows(), newest.floor, now.date)
+        found = {row.key[2]: row for row in await rows_of_recent(context, cache, recent, reader)}
+        found.update({row.key[2]: row for row in newest.rows()})
+        recent = await write_recent(context, found.values(), newest.floor, now.date)
     committed = await _commit(context, now, target, written, recent)
     return Merging(written, sum(map(len, sources))) if committed else None
 
@@ -220,7 +231,7 @@ class _Newest:
                             self.floor = heapq.heappop(self._live)[0]
                     elif row.gone and decode_row(row.line, "a row").deleted:
                         heapq.heappush(self._deleted, (row.updated, row.key, row))
-                        if len(self._deleted) > RECENT_TOMBSTONES:
+                        if len(self._deleted) > RECENT_OLDER:
                             heapq.heappop(self._deleted)
                 yield some
 

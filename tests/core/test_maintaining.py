@@ -432,8 +432,8 @@ def test_recent_is_made_anew_when_many_of_its_entries_were_deleted(
     expected = [f"c{number}" for number in range(44, 25, -1)]
     assert [entry.conversation_id for entry in fresh(store).list(limit=19).items] == expected
     now = run_sync(read_manifest(archive._context))
-    monkeypatch.setattr(folding, "RECENT_TOMBSTONES", 2)
-    monkeypatch.setattr(maintaining, "RECENT_TOMBSTONES", 2)
+    monkeypatch.setattr(folding, "RECENT_OLDER", 2)
+    monkeypatch.setattr(maintaining, "RECENT_OLDER", 2)
     monkeypatch.setattr(maintaining, "RECENT_ROWS", 100)
     run_sync(maintaining.merge(archive._context, archive._cache, now, "base"))
     cold = fresh(store)
