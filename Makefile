@@ -48,6 +48,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python benchmarks/tree_growth.py
 	$(VENV)/bin/python benchmarks/import_time.py
+	$(VENV)/bin/python benchmarks/index_scale.py
 
 # aioboto3 pins an older boto3: with [aio] the tests run on that one, without it on the newest.
 constraints:

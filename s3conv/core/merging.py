@@ -28,7 +28,7 @@ MAX_SEGMENT = 32 * 1024 * 1024
 STREAMED = 512 * 1024
 """Most stored bytes of a run that are fetched as one range: some 3 MB of rows."""
 
-STREAMS = 8
+STREAMS = 5
 """Most such ranges that each run of a merge has in memory."""
 
 Rows = AsyncGenerator[list[Row], None]
