@@ -458,6 +458,33 @@ def test_stats_count_what_is_there_and_what_waits() -> None:
     assert found.size == sum(entry.size for entry in archive.iterate())
 
 
+def test_the_newest_of_one_partition_are_a_handful_of_requests_whatever_the_archive_holds(small: None) -> None:
+    archive, store = opened()
+
+    def some(generation: int) -> list[ConversationState]:
+        return [start(f"c{generation}-{n:03}", f"user{n % 40:02}", n + 1000 * generation) for n in range(400)]
+
+    for generation, target in enumerate(("base", "mid", None)):
+        archive.save_many(some(generation))
+        run_sync(folding.fold(archive._context, archive._cache, run_sync(list_log(archive._context, LOG))))
+        if target is not None:
+            now = run_sync(read_manifest(archive._context))
+            assert run_sync(maintaining.merge(archive._context, archive._cache, now, target))  # type: ignore[arg-type]
+    assert min(len(manifest_of(archive).base), len(manifest_of(archive).mid)) > 5
+    assert len(manifest_of(archive).tail) == 1
+    archive.save(start("open", "user07", 9000))
+    cold = fresh(store)
+    cold.load("nothing")
+    store.reset()
+    page = cold.list(where={"metadata.user_id": "user07"}, limit=20)
+    assert [entry.conversation_id for entry in page.items[:2]] == ["open", "c2-367"]
+    assert store.counts["list"] == 1
+    assert store.counts["get"] <= 7 + 1  # and the open intent
+    store.reset()
+    cold.list(where={"metadata.user_id": "user07"}, limit=20)
+    assert store.counts == {"list": 1, "get": 1}
+
+
 def test_a_list_that_is_overtaken_by_maintenance_begins_again(small: None) -> None:
     archive, store = opened()
     archive.save_many([start(f"c{number}") for number in range(60)])

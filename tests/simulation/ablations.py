@@ -14,16 +14,16 @@ from unittest import mock
 
 import msgspec
 
-from s3conv.core import commit, folding, log, maintaining, merging, saving, segments
+from s3conv.core import commit, folding, log, maintaining, merging, segments
 from s3conv.core.commit import Announcement, Draft, Found
 from s3conv.core.context import Context
 from s3conv.core.known import Known
 from s3conv.core.log import LogObject, Seen
 from s3conv.core.segments import IndexCache, Manifested
 from s3conv.errors import UnavailableError
-from s3conv.format.document import Stamp
-from s3conv.format.entry import Entry
-from s3conv.format.keys import LOG, MANIFEST
+from s3conv.format.document import Document, Stamp
+from s3conv.format.entry import Entry, read_index_time
+from s3conv.format.keys import LOG, MANIFEST, RECENT, SEGMENTS
 from s3conv.store.base import Contended, PreconditionFailed, Written
 
 Ablation = Callable[[], AbstractContextManager[Any]]
@@ -132,18 +132,12 @@ def new_write_id_when_sent_again() -> AbstractContextManager[Any]:
 
 def tombstone_without_lineage() -> AbstractContextManager[Any]:
     """A tombstone forgets who has written before it."""
-    next_ = Stamp.next
+    tombstone = Document.tombstone
 
-    def forget(self: Stamp, write: str, speaks_until: str | None = None) -> Stamp:
-        stamp = next_(self, write, speaks_until)
-        return replace(stamp, lineage=(write,))
+    def forgetful(self: Document, stamp: Stamp, deleted_at: str, partition_by: str | None) -> bytes:
+        return tombstone(self, replace(stamp, lineage=(stamp.write,)), deleted_at, partition_by)
 
-    async def delete(context: Context, conversation_id: str) -> bool:
-        with mock.patch.object(Stamp, "next", forget):
-            return await saving_delete(context, conversation_id)
-
-    saving_delete = saving.delete
-    return _patched(("s3conv.core.saving.delete", delete))
+    return _patched(("s3conv.format.document.Document.tombstone", forgetful))
 
 
 def move_announced_in_one_place() -> AbstractContextManager[Any]:
@@ -310,16 +304,20 @@ def gone_rows_dropped_at_once() -> AbstractContextManager[Any]:
 def collect_without_bump() -> AbstractContextManager[Any]:
     """Collect deletes without a new manifest, so that a stalled fold may name what it deleted."""
 
-    async def always(context: Context, etag: str, manifest: Any) -> bool:
-        return True
+    async def collect(context: Context, done: Any) -> None:
+        now = await segments.read_manifest(context)
+        retired = {one.key: read_index_time(one.retired_at).timestamp() for one in now.manifest.retired}
+        doomed = []
+        for prefix in (SEGMENTS, RECENT):
+            async for page in log.pages(context, prefix):
+                for one in page.objects:
+                    since = retired.get(one.key, one.last_modified + folding.SHORT_LIVED)
+                    if one.key not in now.manifest.named() and page.date - since > maintaining.RETIRED_KEPT:
+                        doomed.append(one.key)
+        if doomed:
+            await context.store.delete(doomed)
 
-    collect = maintaining._collect
-
-    async def collect_only(context: Context, done: Any) -> None:
-        with mock.patch("s3conv.core.maintaining.swap_manifest", always):
-            await collect(context, done)
-
-    return _patched(("s3conv.core.maintaining._collect", collect_only))
+    return _patched(("s3conv.core.maintaining._collect", collect))
 
 
 def late_merge() -> AbstractContextManager[Any]:
