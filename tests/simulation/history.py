@@ -62,6 +62,8 @@ class History:
     acked: dict[str, int] = field(default_factory=dict)
     """The newest announced revision of each conversation that somebody was told of as saved."""
     violations: list[str] = field(default_factory=list)
+    named: set[str] = field(default_factory=set)
+    """What the manifest names."""
 
     def violation(self, what: str) -> None:
         self.world.note(f"!! {what}")
@@ -75,7 +77,10 @@ class History:
             for intent in decode_log_object(request.body, request.key):
                 self.announce(intent)
         elif request.kind == "put" and request.key == MANIFEST:
-            named = decode_manifest(request.body, request.key).named()
+            manifest = decode_manifest(request.body, request.key)
+            named = manifest.named()
+            self.world.counts["bump"] += named == self.named
+            self.named = named
             if missing := named - self.world.inner._space.objects.keys():
                 self.violation(f"the manifest names what is not there: {sorted(missing)}")
         elif request.kind == "delete" and request.key.startswith((SEGMENTS, RECENT)):
@@ -96,6 +101,8 @@ class History:
             self.violation(f"{document.conversation_id}: revision {document.stamp.revision} has a message twice")
         before = versions[-1] if versions else None
         versions.append(version)
+        if document.stamp.speaks_until and not self.announced(document.conversation_id, document.stamp.write):
+            self.world.counts["elided intent"] += 1
         if before is None:
             return
         if document.stamp.revision != before.stamp.revision + 1:

@@ -16,7 +16,7 @@ from unittest import mock
 
 from s3conv import ConversationState
 from s3conv.bridge import run_sync
-from s3conv.core import editing, folding, listing, loading, maintaining, saving
+from s3conv.core import commit, editing, folding, listing, loading, log, maintaining, saving
 from s3conv.core.commit import STALE
 from s3conv.core.context import Context
 from s3conv.core.log import OvertakenError, list_log
@@ -28,6 +28,7 @@ from s3conv.format.document import LINEAGE, Stamp, encode_document
 from s3conv.format.entry import Entry, Intent, encode_intent, entry_of, partition_of
 from s3conv.format.keys import DESCRIPTOR, LOG, MANIFEST, document_key, intent_key, log_prefix
 from s3conv.format.manifest import Manifest, RunName
+from s3conv.store.base import Written
 from tests.simulation.history import PARTITION_BY, Call, History
 from tests.simulation.world import NO_FAULTS, Client, Faults, SimRunner, SimStore, World
 
@@ -70,6 +71,8 @@ class Profile:
     jumps: tuple[float, ...] = (61.0, 65.0, 130.0, 250.0, 1000.0, DAY + 10, 8 * DAY)
     jump: float = 0.008
     """How often time jumps, of all steps."""
+    arrivals: float = 0.1
+    """How often, of all steps, a request that is held up arrives."""
 
 
 PROFILES = {
@@ -102,7 +105,26 @@ PROFILES = {
         jump=0.02,
     ),
     "echoes": Profile(
-        hows=("merge", "edit", "delete", "fresh"), faults=Faults(late=0.06, twice=0.1), jumps=(61.0, 300.0), ids=2
+        hows=("merge", "edit", "delete", "fresh"),
+        faults=Faults(late=0.06, twice=0.1),
+        arrivals=0.02,
+        maintainers=(2, 3),
+        turns=(3, 7),
+        jumps=(20.0, 61.0, 300.0),
+        ids=2,
+    ),
+    "a slow store": Profile(
+        hows=("raise", "merge", "edit"), faults=Faults(late=0.1, contended=0.25), maintainers=(1, 1)
+    ),
+    "frozen": Profile(
+        writers=(2, 2),
+        readers=(0, 1),
+        maintainers=(2, 2),
+        turns=(2, 6),
+        faults=Faults(pause=0.07),
+        pauses=(DAY + 4000, 2 * DAY),
+        jumps=(DAY / 2, DAY + 10),
+        jump=0.04,
     ),
     "bursts": Profile(
         writers=(3, 4),
@@ -135,7 +157,46 @@ def scaled(world: World) -> Iterator[None]:
             ("s3conv.core.folding.RECENT_ROWS", 2),
         ):
             stack.enter_context(mock.patch(target, value))
+        _count_branches(world, stack)
         yield
+
+
+def _count_branches(world: World, stack: contextlib.ExitStack) -> None:
+    """Count what the core decides, so that nobody takes a simulation for more than it was."""
+    settle, keep, rows_of_plan = commit._settle, maintaining._Keep.__call__, folding._rows_of_plan
+    ask, overtaken = log.ask_document, log.OvertakenError.__init__
+
+    def counted_settle(*args: Any, **options: Any) -> Any:
+        outcome = settle(*args, **options)
+        world.counts["lost response settled" if isinstance(outcome, Written) else "real conflict"] += 1
+        return outcome
+
+    def counted_keep(self: Any, row: Any) -> bool:
+        kept = keep(self, row)
+        world.counts["dropped row of a deleted or moved one"] += not kept
+        return kept
+
+    def counted_rows(*args: Any) -> Any:
+        rows = rows_of_plan(*args)
+        world.counts["moved row"] += sum(b'"moved":true' in row.line for row in rows)
+        return rows
+
+    async def counted_ask(*args: Any) -> Any:
+        world.counts["confirmation"] += 1
+        return await ask(*args)
+
+    def counted_overtaken(self: Any, key: str) -> None:
+        world.counts["restart"] += 1
+        overtaken(self, key)
+
+    for target, piece in (
+        ("s3conv.core.commit._settle", counted_settle),
+        ("s3conv.core.maintaining._Keep.__call__", counted_keep),
+        ("s3conv.core.folding._rows_of_plan", counted_rows),
+        ("s3conv.core.log.ask_document", counted_ask),
+        ("s3conv.core.log.OvertakenError.__init__", counted_overtaken),
+    ):
+        stack.enter_context(mock.patch(target, piece))
 
 
 @dataclass
@@ -482,7 +543,7 @@ def _simulate(world: World, history: History) -> None:
         for number in range(rng.randint(*few)):
             me = actor(world, history, f"{kind}{number}", rng.choice(profile.windows))
             world.spawn(me.client, _watched(history, me, script(me, profile)))
-    world.faults, world.pauses = profile.faults, profile.pauses
+    world.faults, world.pauses, world.arrivals = profile.faults, profile.pauses, profile.arrivals
     for _ in range(STEPS):
         if not world.step():
             break

@@ -134,6 +134,8 @@ class World:
         """Requests that are on their way without anybody waiting for them."""
         self.faults = NO_FAULTS
         self.pauses: tuple[float, ...] = (5.0,)
+        self.arrivals = 0.1
+        """How often, of all steps, a request that is held up arrives."""
         self.counts: Counter[str] = Counter()
         self.trace: list[str] = []
         self.on_applied: Callable[[Request, Any], None] = lambda request, answer: None
@@ -204,7 +206,7 @@ class World:
             self.now = max(self.now, min(later))
             return True
         self.now += self.rng.expovariate(4.0)
-        if self.held and (not ready or self.rng.random() < 0.1):
+        if self.held and (not ready or self.rng.random() < self.arrivals):
             request = self.held.pop(self.rng.randrange(len(self.held)))
             if self.now - request.sent <= EXPIRY:
                 self.note(f"{request} arrives late")
