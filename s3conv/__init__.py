@@ -4,6 +4,7 @@
 """
 
 from s3conv.archive import Archive, AsyncArchive
+from s3conv.core.comparing import Difference, Verified
 from s3conv.core.listing import Page
 from s3conv.core.maintaining import Maintained
 from s3conv.core.stats import RunStats, Stats
@@ -55,6 +56,7 @@ __all__ = [
     "ConversationStorage",
     "CorruptError",
     "CredentialsError",
+    "Difference",
     "Document",
     "Entry",
     "IndexDamagedError",
@@ -75,6 +77,7 @@ __all__ = [
     "UnavailableError",
     "UnsafeStoreError",
     "UnsupportedFormatError",
+    "Verified",
     "calculate_node_id",
     "get_messages_for_llm",
     "get_node_by_id",

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from s3conv.bridge import InlineRunner, InlineTaskRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
-from s3conv.core import creation, editing, listing, loading, maintaining, saving
+from s3conv.core import creation, editing, listing, loading, maintaining, saving, verifying
 from s3conv.core import stats as statistics
+from s3conv.core.comparing import Verified
 from s3conv.core.context import Context
 from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
@@ -22,6 +23,7 @@ from s3conv.core.maintaining import Maintained
 from s3conv.core.saving import OnConflict
 from s3conv.core.segments import IndexCache
 from s3conv.core.stats import Stats
+from s3conv.core.verifying import Progress
 from s3conv.core.window import check_window
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
@@ -258,6 +260,27 @@ class Archive(_Opened):
         """
         return run_sync(maintaining.maintain(self._context, self._cache))
 
+    def verify(self, repair: bool = False, progress: Progress | None = None) -> Verified:
+        """Compare documents, index, log and manifest, and report every difference. Reads all documents: 1 GET for each.
+
+        Others may go on saving and maintaining: a difference is looked at again before it is reported.
+
+        Args:
+            repair: if there are differences that it can mend, rebuild the index from the documents, which are never
+                changed; then compare again.
+            progress: is told what is being done, and the share of it that is done, from 0 to 1.
+
+        Returns:
+            What was found. `differences` is empty if all is well; what a repair has mended is in `mended`.
+
+        Raises:
+            NotFoundError: there is no archive at this URL.
+            UnavailableError: others changed the index again and again, or the store did not answer: try again later.
+            UnsupportedFormatError: a repair would have to rewrite what a newer s3conv wrote: upgrade s3conv.
+            AccessDeniedError: these credentials may not read, or for a repair not write to the index.
+        """
+        return run_sync(verifying.verify(self._context, repair, progress))
+
     def stats(self) -> Stats:
         """What the archive holds: conversations, messages, bytes, partitions, runs and open intents. Reads all rows."""
         return run_sync(statistics.stats(self._context, self._cache))
@@ -374,6 +397,10 @@ class AsyncArchive(_Opened):
     async def maintain(self) -> Maintained:
         """As `Archive.maintain`."""
         return await maintaining.maintain(self._context, self._cache)
+
+    async def verify(self, repair: bool = False, progress: Progress | None = None) -> Verified:
+        """As `Archive.verify`."""
+        return await verifying.verify(self._context, repair, progress)
 
     async def stats(self) -> Stats:
         """As `Archive.stats`."""

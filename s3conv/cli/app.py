@@ -15,8 +15,9 @@ from s3conv.cli.conditions import check_order, read_conditions
 from s3conv.cli.files import written_whole
 from s3conv.cli.opening import Target, on_archive
 from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
-from s3conv.cli.progress import byte_progress, count_progress
+from s3conv.cli.progress import byte_progress, count_progress, share_progress
 from s3conv.cli.tree import conversation_lines
+from s3conv.core.comparing import Difference, Verified
 from s3conv.errors import NotFoundError
 from s3conv.exchange.importing import ImportReport, import_files
 from s3conv.exchange.jsonl import write_lines
@@ -254,6 +255,71 @@ def maintain(target: Target, as_json: Json = False) -> None:
     if not done.finished:
         complain("others were maintaining this archive and were faster: run it again later")
         raise typer.Exit(1)
+
+
+@app.command()
+@on_archive
+def verify(
+    target: Target,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Rebuild the index from the documents, if it differs; needs write access.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the documents with the index, and report every difference as KIND OBJECT: WHAT.
+
+    Every document is read. Others may go on saving meanwhile. With --repair the index is rebuilt if that mends
+    anything; documents are never changed, and a damaged one stays reported: restore it. The exit code is 1 if a
+    difference is left. With --json: one JSON object for each difference, and one with the numbers at the end.
+
+    \b
+    Examples:
+      s3conv verify s3://my-chats/prod
+      s3conv verify s3://my-chats/prod --repair
+      s3conv verify ./chats --json | jq -r 'select(.kind == "damaged-document").object'
+    """
+    with target.open() as archive, share_progress() as progress:
+        found = archive.verify(repair, progress)
+    if as_json:
+        _print_verified_json(found)
+    else:
+        _print_verified(found)
+    if found.differences:
+        raise typer.Exit(1)
+
+
+def _print_verified(found: Verified) -> None:
+    for one in found.mended:
+        print(printable(f"mended: {_difference_line(one)}"))
+    for one in found.differences:
+        print(printable(_difference_line(one)))
+    count = len(found.differences)
+    summary = [
+        f"{found.conversations:,} conversations and {found.deleted:,} deleted ones read",
+        f"{count:,} difference{'s' * (count != 1)}",
+    ]
+    if found.repaired:
+        summary.append(f"the index was rebuilt, which mended {len(found.mended):,}")
+    if found.pending:
+        summary.append(f"{found.pending:,} intents ahead of their documents")
+    if found.changing:
+        summary.append(f"{found.changing:,} conversations changed too fast to be compared")
+    print("; ".join(summary))
+    if not found.repaired and any(one.mendable for one in found.differences):
+        note("no conversation is lost by what --repair mends: run `s3conv verify --repair`")
+
+
+def _difference_line(one: Difference) -> str:
+    about = f" (conversation {json.dumps(one.conversation_id, ensure_ascii=False)})" if one.conversation_id else ""
+    return f"{one.kind}  {one.object}: {one.sentence}{about}"
+
+
+def _print_verified_json(found: Verified) -> None:
+    for mended, differences in ((True, found.mended), (False, found.differences)):
+        for one in differences:
+            print(json.dumps({**asdict(one), "mended": mended}))
+    summary = {**asdict(found), "differences": len(found.differences), "mended": len(found.mended)}
+    print(json.dumps({"kind": "summary", **summary}))
 
 
 @app.command()

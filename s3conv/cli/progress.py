@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 
 @contextmanager
@@ -26,7 +35,15 @@ def count_progress(what: str, total: int | None) -> Iterator[Callable[[], None]]
         yield lambda: progress.advance(task)
 
 
-def _progress(*columns: BarColumn | DownloadColumn | MofNCompleteColumn) -> Progress:
+@contextmanager
+def share_progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar over several things that are done; gives the function to call with what is done, and the share of it."""
+    with _progress(BarColumn(), TaskProgressColumn()) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda what, share: progress.update(task, description=what, completed=share)
+
+
+def _progress(*columns: ProgressColumn) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         *columns,

@@ -18,7 +18,7 @@ from s3conv.core.commit import STALE
 from s3conv.core.context import Context
 from s3conv.core.loading import fetch_document
 from s3conv.core.window import speaks
-from s3conv.errors import CorruptError, IndexDamagedError
+from s3conv.errors import CorruptError, IndexDamagedError, InvalidInputError
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry, Intent, decode_log_object, partition_of
 from s3conv.format.keys import document_key, id_hash, log_prefix, parse_log_key
@@ -118,23 +118,13 @@ async def read_intents(
         OvertakenError: one is not there any more.
         IndexDamagedError: one cannot be read; names it.
     """
-
-    archive = await context.descriptor()
+    await context.descriptor()  # once, not by each of those that fetch
 
     async def fetch(place: LogObject) -> list[Intent] | None:
-        found = await context.store.get(place.key)
-        if found is None:
-            if gone:
-                return None
+        intents = await intents_of(context, place.key)
+        if intents is None and not gone:
             raise OvertakenError(place.key)
-        name = context.name(place.key)
-        try:
-            intents = decode_log_object(found.body, name)
-            if not all(_belongs(intent, place.key, archive.partition_by) for intent in intents):
-                raise CorruptError(f"{name} holds an intent that belongs under another key")
-            return intents
-        except CorruptError as error:
-            raise IndexDamagedError(f"{error}; {REPAIR}") from None
+        return intents
 
     contents = [cache.intents.get(place.key) for place in listed]
     missing = [number for number, intents in enumerate(contents) if intents is None]
@@ -152,6 +142,27 @@ async def read_intents(
         for intent in intents or ():
             by_id[intent.entry.conversation_id].append(Seen(intent, place))
     return by_id
+
+
+async def intents_of(context: Context, key: str) -> list[Intent] | None:
+    """The intents of one object of the log; None if it is not there any more.
+
+    Raises:
+        IndexDamagedError: it cannot be read, or belongs under another key.
+        UnsupportedFormatError: a newer s3conv wrote it.
+    """
+    archive = await context.descriptor()
+    found = await context.store.get(key)
+    if found is None:
+        return None
+    name = context.name(key)
+    try:
+        intents = decode_log_object(found.body, name)
+        if not all(_belongs(intent, key, archive.partition_by) for intent in intents):
+            raise CorruptError(f"{name} holds an intent that belongs under another key")
+    except (CorruptError, InvalidInputError) as error:
+        raise IndexDamagedError(f"{error}; {REPAIR}") from None
+    return intents
 
 
 def _belongs(intent: Intent, key: str, partition_by: str | None) -> bool:

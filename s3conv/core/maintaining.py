@@ -166,7 +166,7 @@ async def merge(context: Context, cache: IndexCache, now: Manifested, target: Ru
     keep = _Keep(await _ids_in_log(context, cache), store_time(now.date - GONE_KEPT)) if target == "base" else None
     runs: list[Rows] = [rows_of(context, cache, segments, reader) for segments in sources]
     recent = now.manifest.recent
-    newest = _Newest()
+    newest = Newest()
     # All runs pass by: a `recent` that has lost some of its entries is made anew from them.
     thin = target == "base" and (recent is None or recent.rows < RECENT_ROWS)
     rows = newest.watch(merged(runs)) if thin else merged(runs)
@@ -213,7 +213,7 @@ async def _commit(
     return False
 
 
-class _Newest:
+class Newest:
     """The newest live rows of those that pass by, and the deleted ones that changed last."""
 
     def __init__(self) -> None:

@@ -34,13 +34,15 @@ STREAMS = 5
 Rows = AsyncGenerator[list[Row], None]
 
 
-async def rows_of(context: Context, cache: IndexCache, segments: Sequence[Segment], reader: RowReader) -> Rows:
-    """All rows of a run, block by block, in order."""
+async def rows_of(
+    context: Context, cache: IndexCache, segments: Sequence[Segment], reader: RowReader, runs: int = 1
+) -> Rows:
+    """All rows of a run, block by block, in order. `runs`: how many such runs share the memory that one may have."""
     for segment in segments:
         (fence,) = await fences_of(context, cache, [segment])
         name = context.name(segment.key)
-        pieces = pieces_of(segment, fence, range(len(fence.rows)), STREAMED)
-        window = min(context.store.fan_out, STREAMS)
+        pieces = pieces_of(segment, fence, range(len(fence.rows)), STREAMED // runs)
+        window = min(context.store.fan_out, max(1, STREAMS // runs))
         async with aclosing(texts_of(context, cache, pieces, keep=False, window=window)) as fetched:
             async for _, texts in fetched:
                 for text in texts:

@@ -91,18 +91,21 @@ async def check_overtaken(context: Context, read: Manifested, gone: OvertakenErr
         raise IndexDamagedError(f"{context.name(gone.key)} is missing, and the manifest names it; {REPAIR}") from None
 
 
-async def swap_manifest(context: Context, etag: str, manifest: Manifest) -> bool:
-    """Replace the manifest if it is still the one with this ETag. False: it is not, or that cannot be told.
+async def swap_manifest(context: Context, etag: str | None, manifest: Manifest) -> bool:
+    """Replace the manifest if it is still the one with this ETag (None: if there is none).
+
+    False: it was not replaced, or that cannot be told.
 
     Raises:
         StoreError: it was not replaced.
+        IndexDamagedError: it was not, and what is there now is none.
     """
     body = manifest.encode()
     for attempt in range(SENDS):
         if attempt:
             await context.back_off(attempt)
         try:
-            await context.store.put(MANIFEST, body, if_match=etag)
+            await context.store.put(MANIFEST, body, if_match=etag, if_none_match=None if etag else "*")
         except PreconditionFailed:
             # It may be the echo of our own write; if that was built upon since, the next attempt finds its work done.
             return (await read_manifest(context)).manifest.nonce == manifest.nonce
@@ -119,7 +122,7 @@ async def fences_of(context: Context, cache: IndexCache, segments: Sequence[Segm
         known = segment.fence or cache.fences.get(segment.name)
         if known is not None:
             return known
-        body = await _get_range(context, segment, segment.end, segment.fence_length)
+        body = await get_range(context, segment, segment.end, segment.fence_length)
         try:
             fence = decode_fence(body, segment.rows, segment.end, context.name(segment.key))
         except CorruptError as error:
@@ -130,7 +133,8 @@ async def fences_of(context: Context, cache: IndexCache, segments: Sequence[Segm
     return [fence async for fence in ordered_map(context.runner, fetch, segments, context.store.fan_out)]
 
 
-async def _get_range(context: Context, segment: Segment, start: int, length: int) -> bytes:
+async def get_range(context: Context, segment: Segment, start: int, length: int) -> bytes:
+    """Some bytes of a segment; `OvertakenError` if it is not there, `IndexDamagedError` if it is shorter."""
     try:
         found = await context.store.get(segment.key, span=(start, length))
     except RangeNotSatisfiable as error:
@@ -158,7 +162,7 @@ async def texts_of(
         known = [cache.texts.get((segment.name, block)) for block in range(first, last)]
         texts = [text for text in known if text is not None]
         if len(texts) < len(known):
-            body = await _get_range(context, segment, start, length)
+            body = await get_range(context, segment, start, length)
             try:
                 texts = read_blocks(body, fence.lengths[first:last], fence.rows[first:last], context.name(segment.key))
             except CorruptError as error:

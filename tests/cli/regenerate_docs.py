@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
-COMMANDS = ["", "init", "import", "list", "show", "export", "delete", "maintain", "stats"]
+COMMANDS = ["", "init", "import", "list", "show", "export", "delete", "maintain", "verify", "stats"]
 
 
 def help_of(command: str) -> str:
