@@ -23,7 +23,7 @@ from s3conv.core.maintaining import GONE_KEPT, Newest
 from s3conv.core.merging import Rows, merged, of_list, rows_of, store_time, write_segments
 from s3conv.core.scanning import Scanned, read_documents, scan
 from s3conv.core.segments import IndexCache, swap_manifest
-from s3conv.core.surveying import Log, ManifestSeen, Part, manifest_as_it_is, read_log
+from s3conv.core.surveying import SETTLED, Log, ManifestSeen, Part, manifest_as_it_is, read_log
 from s3conv.errors import CorruptError, IndexDamagedError, StorageError, UnavailableError
 from s3conv.format.keys import CONVERSATIONS, document_key, id_hash
 from s3conv.format.manifest import RUNS, Manifest, Segment
@@ -33,10 +33,6 @@ from s3conv.store.base import LIST_PAGE, is_key
 SPILL_ROWS = 100_000
 SPILL_BYTES = 64 * 1024 * 1024
 """Most rows, and most bytes of them, that are sorted in memory; what is more is written as sorted segments."""
-
-SETTLED = 15 * 60.0 + 60.0
-"""Seconds after which an intent's save is made or never will be: S3 refuses requests that were signed 15 minutes ago,
-and none is signed more than 60 seconds after its announcement (DESIGN.md, section 6)."""
 
 SCANS = 3
 """How often all documents are read again because the index was damaged once more meanwhile."""

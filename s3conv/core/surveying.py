@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from s3conv.bridge import ordered_map
@@ -30,6 +30,10 @@ from s3conv.format.rows import Row, RowReader
 
 RESTARTS = 10
 """How often a survey begins again because maintenance took away under it what it wanted."""
+
+SETTLED = 15 * 60.0 + 60.0
+"""Seconds after which an intent's save is made or never will be: S3 refuses requests that were signed 15 minutes ago,
+and none is signed more than 60 seconds after its announcement (DESIGN.md, section 6)."""
 
 
 class Part(NamedTuple):
@@ -119,6 +123,10 @@ async def read_log(context: Context, wanted: Part | Mapping[str, object], cache:
                 continue
             for conversation_id, intent in found:
                 log.intents.setdefault(conversation_id, []).append(intent)
+    for key, trouble in log.troubles.items():
+        if trouble.mendable and log.places[key].age <= SETTLED:
+            what = f"{trouble.sentence}; it may announce a save that is under way: repair when it is 16 minutes old"
+            log.troubles[key] = replace(trouble, sentence=what)
     return log
 
 
@@ -317,8 +325,7 @@ def _differences_of_recent(recent: Sequence[Row], floor: str, found: Survey, par
     for conversation_id, row in held.items():
         if row.gone or not part.holds(conversation_id) or found.hidden(row.key):
             continue
-        counts = [one.digest for one in counting(found.rows.get(conversation_id, ())) if not one.gone]
-        if counts != [hash(row.line)]:
+        if hash(row.line) not in [one.digest for one in counting(found.rows.get(conversation_id, ())) if not one.gone]:
             wrong.append(f"conversation {conversation_id[:60]!r} is in it as it is in no segment")
     for conversation_id, rows in found.rows.items():
         for one in counting(rows):
