@@ -16,7 +16,7 @@ import zstandard
 
 from s3conv import Archive, AsyncArchive, ConversationState, Difference, NotFoundError, Verified
 from s3conv.bridge import run_sync
-from s3conv.core import verifying
+from s3conv.core import surveying, verifying
 from s3conv.core.merging import of_list, rows_of, write_segments
 from s3conv.core.window import MARGIN
 from s3conv.format.codec import compress
@@ -591,7 +591,7 @@ def test_an_archive_is_compared_in_parts(store: ScriptedStore, monkeypatch: pyte
     MENDABLE[damage](store)
     monkeypatch.setattr(verifying, "PART_ROWS", 7)
     kept: list[int] = []
-    survey = verifying.survey
+    survey = surveying.survey
 
     async def watched(*args: Any) -> Any:
         index = await survey(*args)
