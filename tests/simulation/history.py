@@ -8,7 +8,7 @@ from typing import Any
 from s3conv.bridge import run_sync
 from s3conv.format.document import Document, Stamp, decode_document
 from s3conv.format.entry import Entry, Intent, decode_log_object
-from s3conv.format.keys import CONVERSATIONS, LOG, MANIFEST, RECENT, SEGMENTS
+from s3conv.format.keys import CONVERSATIONS, LOG, MANIFEST, RECENT, SEGMENTS, parse_log_key
 from s3conv.format.manifest import decode_manifest
 from tests.simulation.world import Request, World
 
@@ -110,6 +110,10 @@ class History:
                 f"{document.conversation_id}: revision {document.stamp.revision} after {before.stamp.revision}"
             )
         call = self.call_of(document.stamp.write)
+        if before.deleted and call is not None:
+            told = {text for version in versions[:-1] for text in version.texts[1:]}
+            if risen := [text for text in texts if text in told and not text.startswith(f"{call.client}.")]:
+                self.violation(f"{document.conversation_id}: deleted, and then there is {risen[0]!r} again")
         if before.deleted or document.deleted or (call is not None and call.how == "overwrite"):
             return
         for text, parent in before.messages.items():
@@ -153,6 +157,18 @@ class History:
                 self.violation(f"{call}: its version has the message {versions[made].texts.count(call.message)} times")
             elif versions[made].messages[call.message] != call.parent:
                 self.violation(f"{call}: the message is under {versions[made].messages[call.message]!r}")
+
+    def check_intents(self) -> None:
+        """Where nothing goes wrong, only writes that were made, or may have been, stay announced.
+
+        A batch stays for its others.
+        """
+        made = {version.stamp.write for versions in self.versions.values() for version in versions}
+        made.update(write for call in self.calls if call.outcome == "unknown" for write in call.writes)
+        for key in [key for key in self.world.inner._space.keys if key.startswith(LOG)]:
+            name = parse_log_key(key)
+            if name is not None and name.id_hash is not None and name.write not in made:
+                self.violation(f"{key} announces a write that was not made")
 
     def live(self) -> dict[str, Entry]:
         """The entries of all conversations as their documents now say."""
