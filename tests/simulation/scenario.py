@@ -564,6 +564,8 @@ def _simulate(world: World, history: History) -> None:
             world.jump(rng.choice(profile.jumps))
     else:
         raise AssertionError(f"no end after {STEPS} steps")
+    if world.tasks:
+        history.violation(f"{world.tasks[0].client.name} waits for ever")
     world.faults = NO_FAULTS
     history.check_calls()
     if profile.faults == NO_FAULTS:

@@ -114,7 +114,7 @@ NOTICED_BY = {
     "fold_deletes_first": "everything",
     "fold_drops_at_once": "two of each",
     "fold_without_cas": "mergers",
-    "fold_reads_the_manifest_late": "mergers",
+    "fold_reads_the_manifest_late": "batches",
     "no_moved_rows": "everything",
     "gone_rows_dropped_by_any_merge": "mergers",
     "gone_rows_dropped_at_once": "echoes",
