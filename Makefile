@@ -7,7 +7,7 @@ PYTEST := -m pytest -p tests.plugins.no_hidden_skips
 PYTEST_ARGS ?=
 SEEDS ?= 10000
 # What can tell one boto3 from another; the rest runs the same code in both environments.
-NOAIO_TESTS ?= $(filter-out tests/docs/ tests/plugins/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+NOAIO_TESTS ?= $(filter-out tests/docs/ tests/plugins/ tests/simulation/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ifdef PYTHON

@@ -91,9 +91,7 @@ class _Union:
             _merge_node(mine.data, other.data, before.data if before is not None else None)
             pairs.extend(self._merge_children(mine, other, before))
 
-    def _merge_children(
-        self, mine: Node, other: Node, before: Node | None
-    ) -> list[tuple[Node, Node, Node | None]]:
+    def _merge_children(self, mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
         """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
         take_ours = _taker(mine.children)
         take_base = _taker(before.children if before is not None else [])
