@@ -37,7 +37,7 @@ DEAD = 24 * 3600.0
 """Seconds after which an intent without its document is dropped (DESIGN.md, section 6)."""
 
 DEAD_MOVE = 30 * DEAD
-"""The same for one that moves its conversation: what is saved on top of it names the old key no more (docs/adr/0010)."""
+"""The same for one that moves its conversation: whoever builds on it names the old key no more (docs/adr/0010)."""
 
 SHORT_LIVED = 3600.0
 """An object that counted for less than this is not listed as retired: its age tells enough (docs/adr/0008)."""
