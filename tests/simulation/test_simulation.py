@@ -1,4 +1,4 @@
-"""Nothing is lost in 2,000 seeded schedules of writers, readers, maintainers and faults, and each rule is needed for it.
+"""Nothing is lost in 2,000 seeded schedules of writers, readers, maintainers and faults; each rule is needed for it.
 
 A failing seed prints its schedule; `python -m tests.simulation.simulate --seed N` replays it. `make simulate
 SEEDS=100000` runs more. What was found is in docs/reliability.md.
