@@ -75,6 +75,7 @@ class Maintained:
 
 async def maintain(context: Context, cache: IndexCache) -> Maintained:
     """See `Archive.maintain`."""
+    await context.descriptor()  # before all else: an archive that is not there has no damaged index
     done = Maintained()
     after = ""
     while True:

@@ -5,7 +5,7 @@ by node id; what only one side has becomes a sibling branch. What lies beside th
 three-way against `base`, the version that ours began from; where both changed the same thing, ours wins.
 
 Messages count as the same only if all that they say is the same: role, content, name, tool calls and timestamp; or if
-they carry one idempotency key, which says that one message was delivered twice.
+they carry one idempotency key, which says that one message was delivered twice: then also below different messages.
 """
 
 from __future__ import annotations
@@ -45,11 +45,9 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
         )
     ours.get_current_node()  # holds on to the node itself, before ids change
     base_root = base.message_tree if base is not None else None
-    pairs: deque[tuple[Node, Node, Node | None]] = deque([(our_root, their_root, base_root)])
-    while pairs:
-        mine, other, before = pairs.popleft()
-        _merge_node(mine.data, other.data, before.data if before is not None else None)
-        pairs.extend(_merge_children(mine, other, before))
+    united = _Union()
+    united.unite(our_root, their_root, base_root)
+    united.gather_repeats()
     ours.metadata = _three_way(base.metadata if base is not None else {}, ours.metadata, theirs.metadata)
     ours.extra = _three_way(base.extra if base is not None else {}, ours.extra, theirs.extra)
     if as_utc(theirs.created_at) < as_utc(ours.created_at):
@@ -62,8 +60,7 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
 
 def identity(node: ConversationNode) -> Hashable:
     """What makes a message the same message on both sides."""
-    key = node.metadata.get(IDEMPOTENCY_KEY)
-    if isinstance(key, str):
+    if (key := _key(node)) is not None:
         return ("key", key)
     message = node.message
     said = [
@@ -77,25 +74,77 @@ def identity(node: ConversationNode) -> Hashable:
     return ("said", _canonical(said), as_utc(node.timestamp))
 
 
-def _merge_children(mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
-    """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
-    take_ours = _taker(mine.children)
-    take_base = _taker(before.children if before is not None else [])
-    matched: list[tuple[Node, Node, Node | None]] = []
-    merged: list[Node] = []
-    ours_matched: set[int] = set()
-    for child in other.children:
-        said = identity(child.data)
-        twin = take_ours(said)
-        if twin is None:
-            merged.append(child)
-        else:
-            ours_matched.add(id(twin))
-            matched.append((twin, child, take_base(said)))
-            merged.append(twin)
-    merged.extend(child for child in mine.children if id(child) not in ours_matched)
-    mine.arrange_children(merged)
-    return matched
+class _Union:
+    """Puts the children of both sides together, and notes which of them only one side has."""
+
+    def __init__(self) -> None:
+        self._only_ours: list[Node] = []
+        self._only_theirs: list[Node] = []
+        self._matched: set[int] = set()
+
+    def unite(self, mine: Node, other: Node, before: Node | None) -> None:
+        """Give `mine` all that is below both."""
+        pairs: deque[tuple[Node, Node, Node | None]] = deque([(mine, other, before)])
+        while pairs:
+            mine, other, before = pairs.popleft()
+            self._matched.update((id(mine), id(other)))
+            _merge_node(mine.data, other.data, before.data if before is not None else None)
+            pairs.extend(self._merge_children(mine, other, before))
+
+    def _merge_children(self, mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
+        """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
+        take_ours = _taker(mine.children)
+        take_base = _taker(before.children if before is not None else [])
+        matched: list[tuple[Node, Node, Node | None]] = []
+        merged: list[Node] = []
+        ours_matched: set[int] = set()
+        for child in other.children:
+            said = identity(child.data)
+            twin = take_ours(said)
+            if twin is None:
+                self._only_theirs.append(child)
+                merged.append(child)
+            else:
+                ours_matched.add(id(twin))
+                matched.append((twin, child, take_base(said)))
+                merged.append(twin)
+        left = [child for child in mine.children if id(child) not in ours_matched]
+        self._only_ours.extend(left)
+        mine.arrange_children([*merged, *left])
+        return matched
+
+    def gather_repeats(self) -> None:
+        """Make one message of those that both sides have added under one idempotency key, below different messages.
+
+        It stays where theirs is: that one was acknowledged first. What was said below ours goes with it.
+        """
+        theirs: dict[str, Node] = {}
+        for node in _all_below(self._only_theirs):
+            if (key := _key(node.data)) is not None and id(node) not in self._matched:
+                theirs.setdefault(key, node)
+        if not theirs:
+            return
+        for node in _all_below(self._only_ours):
+            key = _key(node.data)
+            twin = theirs.get(key) if key is not None else None
+            if twin is None or not self._matched.isdisjoint((id(node), id(twin))):
+                continue
+            assert node.parent is not None, "a root is matched"
+            node.parent.arrange_children([child for child in node.parent.children if child is not node])
+            above = twin.parent
+            self.unite(node, twin, None)
+            assert above is not None, "a root is matched"
+            above.arrange_children([node if child is twin else child for child in above.children])
+
+
+def _all_below(nodes: Sequence[Node]) -> list[Node]:
+    """These nodes and all below them, as they are now."""
+    return [node for top in nodes for node in top.walk()]
+
+
+def _key(node: ConversationNode) -> str | None:
+    key = node.metadata.get(IDEMPOTENCY_KEY)
+    return key if isinstance(key, str) else None
 
 
 def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
@@ -107,6 +156,8 @@ def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
 
 
 def _merge_node(mine: ConversationNode, other: ConversationNode, before: ConversationNode | None) -> None:
+    if before is None and _key(mine) is not None:
+        mine.take_said(other)  # of two deliveries the first counts: it has been acknowledged
     mine.prompt_name = _pick(before.prompt_name if before else None, mine.prompt_name, other.prompt_name)
     mine.branch_name = _pick(before.branch_name if before else None, mine.branch_name, other.branch_name)
     mine.metadata = _three_way(before.metadata if before else {}, mine.metadata, other.metadata)

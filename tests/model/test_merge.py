@@ -55,6 +55,29 @@ def extend(state: ConversationState, added: Sequence[Added]) -> ConversationStat
     return state
 
 
+def deliver(state: ConversationState, side: str, added: Sequence[Added]) -> ConversationState:
+    """The same by `add_message`, which passes over a key that is there; every message says something else."""
+    state = copy.deepcopy(state)
+    for number, one in enumerate(added):
+        nodes = [node.data for node in state.message_tree.walk()]
+        when = DAY + timedelta(minutes=one.minute)
+        below = nodes[one.below % len(nodes)]
+        state.add_message("user", f"{side}{number}", timestamp=when, parent=below, idempotency_key=one.key)
+    state.updated_at = DAY
+    return state
+
+
+def names(state: ConversationState) -> dict[str, str]:
+    """Each message by its key, or else by what it says, and its parent by the same."""
+
+    def name(node: Tree[ConversationNode] | None) -> str:
+        return "" if node is None else str(node.data.metadata.get("idempotency_key") or node.data.message.content)
+
+    found = [(name(node), name(node.parent)) for node in state.message_tree.walk()]
+    assert len(dict(found)) == len(found), "a message is there twice"
+    return dict(found)
+
+
 def merged(
     ours: ConversationState, theirs: ConversationState, base: ConversationState | None = None
 ) -> ConversationState:
@@ -80,17 +103,14 @@ def contents(tree: Tree[ConversationNode]) -> Any:
 
 
 additions = st.lists(
-    st.builds(
-        Added,
-        st.integers(0, 20),
-        st.sampled_from("ab"),
-        st.integers(0, 1),
-        st.sampled_from([None, None, "k1", "k2"]),
-    ),
-    max_size=8,
+    st.builds(Added, st.integers(0, 20), st.sampled_from("ab"), st.integers(0, 1), st.none()), max_size=8
 )
 distinct_additions = st.lists(
-    st.builds(Added, st.integers(0, 20), st.text("abcdef", min_size=1), st.just(0)), max_size=8
+    st.builds(Added, st.integers(0, 20), st.text("abcdef", min_size=1), st.just(0), st.none()), max_size=8
+)
+deliveries = st.lists(
+    st.builds(Added, st.integers(0, 20), st.just(""), st.integers(0, 1), st.sampled_from([None, "k1", "k2", "k3"])),
+    max_size=8,
 )
 
 
@@ -122,6 +142,23 @@ def test_where_siblings_differ_every_message_is_there_exactly_once(
     expected = places(ours) | places(theirs)
     if one_each:
         assert places(merged(ours, theirs, base)) == expected
+
+
+@given(deliveries, deliveries, deliveries)
+def test_each_delivery_is_there_once_and_nothing_else_changes_its_place(
+    before: list[Added], mine: list[Added], other: list[Added]
+) -> None:
+    base = deliver(begin(), "base ", before)
+    ours, theirs = deliver(base, "our ", mine), deliver(base, "their ", other)
+    both = merged(ours, theirs, base)
+    # What both have stays where theirs is.
+    assert names(both) == names(ours) | names(theirs)
+    said = {node.data.message.content for node in both.message_tree.walk()}
+    assert said >= {node.data.message.content for node in theirs.message_tree.walk()}
+    assert merged(both, theirs, base) == both
+    found = list(both.message_tree.walk())
+    assert all(child.parent is node for node in found for child in node.children)
+    assert all(node.data._place is node for node in found)
 
 
 @given(additions, additions, additions)
@@ -216,6 +253,52 @@ def test_one_idempotency_key_is_one_message_whatever_the_timestamps() -> None:
     theirs = extend(base, [Added(0, "once", 7, "request-1"), Added(1, "their answer", 8)])
     both = merged(ours, theirs, base)
     assert contents(both.message_tree) == ["root", ["once", ["their answer"], ["my answer"]]]
+
+
+def test_a_message_that_was_delivered_twice_below_different_messages_is_there_once() -> None:
+    """The second delivery was loaded later: it saw what another writer had added, and answered that."""
+    base = begin()
+    others = extend(base, [Added(0, "from another")])
+    again = extend(others, [Added(1, "once", 7, "request-1"), Added(2, "their answer", 8)])
+    ours = extend(base, [Added(0, "once", 1, "request-1"), Added(1, "my answer", 2), Added(0, "mine")])
+    both = merged(ours, again, base)
+    assert contents(both.message_tree) == [
+        "root", ["from another", ["once", ["their answer"], ["my answer"]]], ["mine"],
+    ]  # fmt: skip
+    both = merged(again, ours, base)
+    assert contents(both.message_tree) == [
+        "root", ["once", ["my answer"], ["their answer"]], ["mine"], ["from another"],
+    ]  # fmt: skip
+
+
+def test_a_repeat_keeps_the_current_message_and_the_node_that_was_handed_out() -> None:
+    base = begin()
+    theirs = extend(base, [Added(0, "from another"), Added(1, "once", 7, "request-1")])
+    ours = copy.deepcopy(base)
+    node = ours.add_message("user", "once", idempotency_key="request-1")
+    merge_into(ours, theirs, base)
+    assert [message.content for message in ours.get_current_messages()] == ["root", "from another", "once"]
+    assert node.node_id == "0.0"
+    ours.add_message("assistant", "below it", parent=node)
+    assert contents(ours.message_tree) == ["root", ["from another", ["once", ["below it"]]]]
+
+
+def test_repeats_in_opposite_order_do_not_tie_a_knot() -> None:
+    base = begin()
+    theirs = extend(base, [Added(0, "a", 0, "k1"), Added(1, "b", 1, "k2"), Added(2, "end")])
+    ours = extend(base, [Added(0, "b", 2, "k2"), Added(1, "a", 3, "k1"), Added(2, "mine")])
+    assert contents(merged(ours, theirs, base).message_tree) == [
+        "root", ["a", ["b", ["end"]], ["mine"]],
+    ]  # fmt: skip
+
+
+def test_of_two_deliveries_the_first_counts() -> None:
+    base = begin()
+    ours = extend(base, [Added(0, "regenerated", 5, "reply")])
+    theirs = extend(base, [Added(0, "what the user has read", 1, "reply")])
+    (reply,) = merged(ours, theirs, base).message_tree.children
+    assert reply.data.message.content == "what the user has read"
+    assert reply.data.timestamp == DAY + timedelta(minutes=1)
 
 
 def test_different_idempotency_keys_are_different_messages_whatever_they_say() -> None:
