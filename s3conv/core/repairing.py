@@ -3,7 +3,7 @@
 Law: nothing under `conversations/` is ever written or deleted. What is rebuilt counts when the manifest is replaced, by
 a compare-and-swap against the one whose rows were compared with it: whoever folded, merged, collected or repaired
 meanwhile makes it begin that comparison again, and whoever did so from an older manifest loses to it. Killed anywhere,
-it leaves segments that no manifest names, which are collected. Why no save gets lost: docs/adr/0010.
+it leaves segments that no manifest names, which are collected. Why no save gets lost: docs/adr/0011.
 """
 
 from __future__ import annotations

@@ -20,8 +20,10 @@ from unittest import mock
 import pytest
 
 from s3conv.bridge import run_sync
-from s3conv.core import maintaining, repairing, verifying
+from s3conv.core import maintaining, repairing, segments, verifying
+from s3conv.core.comparing import Finding
 from s3conv.core.log import OvertakenError
+from s3conv.core.surveying import manifest_as_it_is
 from s3conv.core.window import MARGIN
 from s3conv.errors import IndexDamagedError, UnavailableError
 from s3conv.format.keys import MANIFEST
@@ -115,8 +117,9 @@ def simulate_repairs(seed: int, damaged: bool = False) -> tuple[World, History]:
     world.on_applied = applied
     with scaled(world), mock.patch.object(repairing, "SPILL_ROWS", 2), mock.patch.object(verifying, "PART_ROWS", 400):
         _simulate(world, history, damaged)
-    if damaged:  # the manifest that was lost, or put there by the damage, is not the one that was named before
-        history.violations = [one for one in history.violations if not one.startswith("the manifest names")]
+    if damaged:  # what the damage puts in the place of a manifest is not what was there before
+        of_damage = ("the manifest names", "recent goes back")
+        history.violations = [one for one in history.violations if not one.startswith(of_damage)]
     return world, history
 
 
@@ -191,3 +194,47 @@ def test_nothing_is_lost_by_repairs(damaged: bool, least: dict[str, int]) -> Non
             violated += some_violated
     assert violated == []
     assert {what: counts[what] for what in least if counts[what] < least[what]} == {}
+
+
+def believe_the_scan() -> Any:
+    """Where documents and index differ, take what the documents said when they were scanned."""
+    return mock.patch.object(repairing, "_last_word", lambda new, old, answer, key: new)
+
+
+def swap_anyhow() -> Any:
+    """Replace whatever manifest is there, not the one that the rows were compared with."""
+
+    async def swap(context: Any, etag: str | None, manifest: Manifest) -> bool:
+        now = await manifest_as_it_is(context)
+        return await segments.swap_manifest(context, now.etag, manifest)
+
+    return mock.patch.object(repairing, "swap_manifest", swap)
+
+
+def report_at_once() -> Any:
+    """Report what was found by the first look."""
+
+    async def first(context: Any, doubts: Any, partition_by: Any) -> Any:
+        for one in doubts:
+            yield one, [Finding("wrong-row", one, "found by the first look", ("", "", one))]
+
+    return mock.patch.object(verifying, "_settled", first)
+
+
+RULES: dict[str, Callable[[], Any]] = {
+    "the document has the last word": believe_the_scan,
+    "a swap names the manifest that was compared": swap_anyhow,
+    "a difference is looked at again": report_at_once,
+}
+"""The rules of verify and repair, switched off."""
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_simulation_notices_a_missing_rule(rule: str) -> None:
+    for seed in range(400):
+        with RULES[rule]():
+            _, history = simulate_repairs(seed)
+        if history.violations:
+            return
+    pytest.fail(f"400 schedules without the rule that {rule} violate nothing")
