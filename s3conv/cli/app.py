@@ -301,9 +301,9 @@ def _print_verified(found: Verified) -> None:
     if found.repaired:
         summary.append(f"the index was rebuilt, which mended {len(found.mended):,}")
     if found.pending:
-        summary.append(f"{found.pending:,} intents ahead of their documents")
+        summary.append(f"intents ahead of their documents: {found.pending:,}")
     if found.changing:
-        summary.append(f"{found.changing:,} conversations changed too fast to be compared")
+        summary.append(f"conversations that changed too fast to be compared: {found.changing:,}")
     print("; ".join(summary))
     if not found.repaired and any(one.mendable for one in found.differences):
         note("no conversation is lost by what --repair mends: run `s3conv verify --repair`")

@@ -29,7 +29,7 @@ from s3conv.format.blocks import BlockWriter
 from s3conv.format.document import NOTHING, Stamp
 from s3conv.format.entry import Entry, Replaces, partition_metadata, sort_key
 from s3conv.format.keys import RECENT, document_key
-from s3conv.format.manifest import RUNS, Manifest, Recent, Retired, Segment
+from s3conv.format.manifest import REPAIR, RUNS, Manifest, Recent, Retired, Segment
 from s3conv.format.rows import Row, RowReader, encode_row
 from s3conv.store.base import LIST_PAGE
 
@@ -207,7 +207,9 @@ def _rows_of_plan(plan: _Plan, partition_by: str | None, date: str, reader: RowR
     # Read as a reader will: a row whose key is not what it was meant to be must not get into a segment.
     for key, row in zip(rows, reader.rows([row.line for row in rows.values()], "a fold"), strict=True):
         if key != row.key:
-            raise IndexDamagedError(f"conversation {key[2]!r}: its intent names the partition {key[0][:60]!r}")
+            raise IndexDamagedError(
+                f"conversation {key[2]!r}: its intent names the partition {key[0][:60]!r}; {REPAIR}"
+            )
     return sorted(rows.values(), key=lambda row: row.key)
 
 

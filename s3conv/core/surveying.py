@@ -23,10 +23,18 @@ from s3conv.core.merging import STREAMED, STREAMS
 from s3conv.core.segments import IndexCache, Manifested, fences_of, get_range, pieces_of, recent_text, texts_of
 from s3conv.errors import CorruptError, IndexDamagedError, InvalidInputError, UnavailableError, UnsupportedFormatError
 from s3conv.format.blocks import Fence, decode_fence, find_fence
-from s3conv.format.entry import Intent, SortKey, is_index_time, read_index_time
-from s3conv.format.keys import LOG, MANIFEST, check_id, parse_log_key
+from s3conv.format.entry import (
+    Intent,
+    Replaces,
+    SortKey,
+    is_index_time,
+    partition_metadata,
+    partition_of,
+    read_index_time,
+)
+from s3conv.format.keys import LOG, MANIFEST, parse_log_key
 from s3conv.format.manifest import RUNS, Segment, decode_manifest
-from s3conv.format.rows import Row, RowReader
+from s3conv.format.rows import Row, RowReader, decode_row
 
 RESTARTS = 10
 """How often a survey begins again because maintenance took away under it what it wanted."""
@@ -83,6 +91,7 @@ async def read_log(context: Context, wanted: Part | Mapping[str, object], cache:
     Raises:
         StoreError: the store refused, or did not answer.
     """
+    archive = await context.descriptor()
     log = Log()
     listed: list[LogObject] = []
     async for page in pages(context, LOG):
@@ -105,6 +114,8 @@ async def read_log(context: Context, wanted: Part | Mapping[str, object], cache:
             intents = cache.log.intents.get(key)
             if intents is None:
                 intents = await intents_of(context, key) or []
+                if not all(_is_key(one.replaces, archive.partition_by) for one in intents if one.replaces is not None):
+                    raise CorruptError("it replaces what is no sort key")
                 cache.log.intents.put(key, intents)
             return [
                 (one.entry.conversation_id, _seen(key, one)) for one in intents if is_wanted(one.entry.conversation_id)
@@ -128,6 +139,12 @@ async def read_log(context: Context, wanted: Part | Mapping[str, object], cache:
             what = f"{trouble.sentence}; it may announce a save that is under way: repair when it is 16 minutes old"
             log.troubles[key] = replace(trouble, sentence=what)
     return log
+
+
+def _is_key(replaces: Replaces, partition_by: str | None) -> bool:
+    """Whether a row can stand at the sort key that an intent replaces."""
+    metadata = partition_metadata(replaces.partition, partition_by)
+    return partition_of(metadata, partition_by) == replaces.partition and is_index_time(replaces.created_at)
 
 
 def _seen(key: str, intent: Intent) -> IntentSeen:
@@ -215,6 +232,8 @@ class _Reading:
             try:
                 text = await recent_text(self.context, self.cache, manifest.recent)
                 recent = self.reader.block(text, name(manifest.recent.key))
+                for row in recent:
+                    decode_row(row.line, name(manifest.recent.key))
             except OvertakenError as gone:
                 await self._missing(gone)
                 self._note("damaged-recent", manifest.recent.key, "it is missing, and the manifest names it")
@@ -289,17 +308,15 @@ class _Reading:
         return fence
 
     def _add(self, run: int, segment: Segment, rows: Sequence[Row]) -> None:
-        key_of, name = segment.key, self.context.name(segment.key)
-        for (partition, created, conversation_id), revision, updated, gone, line in rows:
-            try:
-                check_id(conversation_id)
-            except InvalidInputError as error:
-                raise CorruptError(f"{name}: a row: {error}") from None
+        for row in rows:
+            conversation_id = row.key[2]
             if self.part.holds(conversation_id):
-                key = (self.partitions.setdefault(partition, partition), created, conversation_id)
-                newer = self.floor is not None and updated > self.floor
-                row = RowSeen(key, revision, gone, hash(line), run, key_of, newer)
-                self.found.rows.setdefault(conversation_id, []).append(row)
+                # Whole: also a row that has been overtaken must be one that a reader can pass over.
+                decode_row(row.line, self.context.name(segment.key))
+                key = (self.partitions.setdefault(row.key[0], row.key[0]), row.key[1], conversation_id)
+                newer = self.floor is not None and row.updated > self.floor
+                seen = RowSeen(key, row.revision, row.gone, hash(row.line), run, segment.key, newer)
+                self.found.rows.setdefault(conversation_id, []).append(seen)
 
 
 def _bounds(rows: Sequence[Row], fence: Fence, block: int, name: str) -> tuple[str, str]:

@@ -167,7 +167,9 @@ class _Check:
                         doubts[conversation_id] = {one.key, *(row.key for row in rows)}
                 if scanned:
                     self._tell(part, scanned[-1].key)
-        self.found.pending += sum(pending(None, intents) for intents in index.log.intents.values())
+        for conversation_id, intents in index.log.intents.items():
+            if document_key(conversation_id) not in unread:
+                self.found.pending += pending(None, intents)
         for conversation_id, rows in index.rows.items():
             if document_key(conversation_id) not in unread:
                 doubts[conversation_id] = {row.key for row in rows}

@@ -374,3 +374,59 @@ def test_a_damaged_index_is_one_message_that_names_the_object(chats: Path) -> No
     failed = run("list", chats, "--where", "metadata.user_id=alice", code=1)
     assert segment.name in failed.err
     assert "verify --repair" in failed.err
+
+
+def test_verify_says_what_differs_and_repair_mends_it(chats: Path) -> None:
+    clean = run("verify", chats)
+    assert clean.out == "3 conversations and 0 deleted ones read; 0 differences\n"
+    assert clean.err == ""
+    (folder,) = (chats / "conversations").glob("*/two.json.zst")
+    good = folder.read_bytes()
+    folder.write_bytes(b"damaged")
+    (chats / "index" / "manifest.json").unlink()
+    found = run("verify", chats, code=1)
+    lines = found.out.splitlines()
+    assert lines[0] == f"damaged-manifest  file://{chats}/index/manifest.json: it is missing"
+    assert lines[1].startswith(f"damaged-document  file://{chats}/conversations/{folder.parent.name}/two.json.zst: ")
+    assert lines[1].endswith("restore it from a backup or an older version of the object")
+    assert lines[2:] == ["2 conversations and 0 deleted ones read; 2 differences"]
+    assert "run `s3conv verify --repair`" in found.err
+    assert "run `s3conv verify --repair`" in run("list", chats, code=1).err
+    mended = run("verify", chats, "--repair", code=1)
+    assert mended.out.splitlines()[0] == f"mended: {lines[0]}"
+    assert mended.out.splitlines()[-1].endswith("1 difference; the index was rebuilt, which mended 1")
+    folder.write_bytes(good)
+    assert run("verify", chats).out.endswith("; 0 differences\n")
+    assert run("list", chats, "--count").out == "3\n"
+
+
+def test_verify_for_programs(chats: Path) -> None:
+    for intent in (chats / "index" / "log").rglob("*.zst"):
+        intent.unlink()
+    *found, summary = map(json.loads, run("verify", chats, "--json", code=1).out.splitlines())
+    assert {(one["kind"], one["conversation_id"], one["mendable"], one["mended"]) for one in found} == {
+        ("not-indexed", name, True, False) for name in ("one", "two", "three")
+    }
+    assert summary == {
+        "kind": "summary", "conversations": 3, "deleted": 0, "pending": 0, "changing": 0, "repaired": False,
+        "differences": 3, "mended": 0,
+    }  # fmt: skip
+    *mended, summary = map(json.loads, run("verify", chats, "--json", "--repair").out.splitlines())
+    assert [one["mended"] for one in mended] == [True] * 3
+    assert (summary["repaired"], summary["differences"], summary["mended"]) == (True, 0, 3)
+
+
+def test_verify_is_safe_for_a_terminal(chats: Path) -> None:
+    with Archive.open(f"file://{chats}") as archive:
+        archive.save(ConversationState.start("\x1b[31mred", system="Hi"))
+    for intent in (chats / "index" / "log").rglob("*.zst"):
+        intent.unlink()
+    found = run("verify", chats, code=1)
+    assert "\x1b" not in found.out
+    assert "[31mred" in found.out
+
+
+def test_verify_shows_its_progress_on_a_terminal_and_nowhere_else(chats: Path) -> None:
+    assert run("verify", chats).err == ""
+    assert run("verify", "not/there", code=1).err.startswith("s3conv: there is no archive at file://")
+    run("verify", code=2)
