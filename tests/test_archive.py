@@ -287,6 +287,32 @@ any_id = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 )
 
 
+def test_any_archive_is_verified_and_its_index_rebuilt(kind: Kind) -> None:
+    """With every kind of id, folded and not, deleted ones too; then the manifest and an intent are lost."""
+
+    async def body(archive: Any) -> None:
+        await archive.save_many(
+            [start(conversation_id, user_id=number) for number, conversation_id in enumerate(HOSTILE_IDS)]
+        )
+        await archive.maintain()
+        await archive.save_many([start(f"later {number}", user_id=number) for number in range(5)])
+        await archive.delete("..")
+        before = {entry.conversation_id: entry async for entry in archive.iterate()}
+        found = await archive.verify()
+        assert (found.conversations, found.deleted, found.differences) == (len(HOSTILE_IDS) + 4, 1, [])
+        store = getattr(archive, "archive", archive)._context.store
+        lost = [one.key for one in (await store.list("index/log/")).objects if "/batch." in one.key]
+        await store.delete(["index/manifest.json", *lost])
+        shares: list[float] = []
+        found = await archive.verify(repair=True, progress=lambda what, share: shares.append(share))
+        assert found.repaired
+        assert found.differences == []
+        assert shares[-1] == 1.0
+        assert {entry.conversation_id: entry async for entry in archive.iterate()} == before
+
+    kind.run(body, partition_by="metadata.user_id")
+
+
 @given(st.lists(any_id, min_size=1, max_size=8, unique=True))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_ids_survive_in_memory_and_in_a_directory(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:

@@ -37,11 +37,12 @@ async def scan(context: Context, part: Part, partition_by: str | None) -> AsyncG
     """All documents of a part of the conversations, in the order of their keys, some hundred at a time."""
     after = f"{CONVERSATIONS}{part.low:02x}/" if part.low else ""
     end = f"{CONVERSATIONS}{part.high:02x}/" if part.high < 256 else None
-    async for page in pages(context, CONVERSATIONS, after):
-        keys = [one.key for one in page.objects if end is None or one.key < end]
-        yield await read_documents(context, keys, partition_by)
-        if len(keys) < len(page.objects):
-            return
+    async with aclosing(pages(context, CONVERSATIONS, after)) as listed:
+        async for page in listed:
+            keys = [one.key for one in page.objects if end is None or one.key < end]
+            yield await read_documents(context, keys, partition_by)
+            if len(keys) < len(page.objects):
+                return
 
 
 async def read_documents(context: Context, keys: Iterable[str], partition_by: str | None) -> list[Scanned]:

@@ -235,7 +235,7 @@ class _Reading:
                 for row in recent:
                     decode_row(row.line, name(manifest.recent.key))
             except OvertakenError as gone:
-                await self._missing(gone)
+                await _check_missing(self.context, gone)
                 self._note("damaged-recent", manifest.recent.key, "it is missing, and the manifest names it")
             except CorruptError as error:
                 self._note("damaged-recent", manifest.recent.key, error)
@@ -252,18 +252,12 @@ class _Reading:
         name = self.context.name(key)
         self.found.differences.append(difference(kind, name, what))  # type: ignore[arg-type]  # one of the kinds
 
-    async def _missing(self, gone: OvertakenError) -> None:
-        """Return if the manifest as it is now still names what is gone; else raise, to begin again."""
-        seen = await manifest_as_it_is(self.context)
-        if seen.found is None or gone.key not in seen.found.manifest.named():
-            raise gone
-
     async def _segment(self, run: int, segment: Segment) -> None:
         try:
             await self._rows_of(run, segment)
             return
         except OvertakenError as gone:
-            await self._missing(gone)
+            await _check_missing(self.context, gone)
             self._note("damaged-segment", segment.key, "it is missing, and the manifest names it")
         except CorruptError as error:
             self._note("damaged-segment", segment.key, error)
@@ -319,6 +313,13 @@ class _Reading:
                 self.found.rows.setdefault(conversation_id, []).append(seen)
 
 
+async def _check_missing(context: Context, gone: OvertakenError) -> None:
+    """Return if the manifest as it is now still names what is gone; else raise, to begin again."""
+    seen = await manifest_as_it_is(context)
+    if seen.found is None or gone.key not in seen.found.manifest.named():
+        raise gone
+
+
 def _bounds(rows: Sequence[Row], fence: Fence, block: int, name: str) -> tuple[str, str]:
     """The least and greatest `updated_at` of a block, checked against its fence."""
     times = [row.updated for row in rows]
@@ -371,6 +372,9 @@ async def rows_at(context: Context, wanted: Mapping[str, Iterable[SortKey]], now
             segment = segments[at]
             try:
                 await _look_up(context, cache, reader, run, segment, some, found)
+            except OvertakenError as gone:
+                await _check_missing(context, gone)
+                found.broken.append(segment)
             except (CorruptError, UnsupportedFormatError):
                 found.broken.append(segment)
     return found

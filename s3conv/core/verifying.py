@@ -227,7 +227,7 @@ async def _settled(
         wanted = {one: keys | _keys_of(documents[document_key(one)]) for one, keys in open_.items()}
         index = await _view(context, wanted, cache)
         if index is None:
-            return
+            break
         for conversation_id in list(open_):
             said = documents[document_key(conversation_id)]
             rows = index.rows.get(conversation_id, [])
@@ -278,10 +278,7 @@ async def _view(context: Context, wanted: dict[str, set[SortKey]], cache: IndexC
             return None
         try:
             index = await rows_at(context, wanted, seen.found)
-        except OvertakenError as gone:
-            now = await manifest_as_it_is(context)
-            if now.etag == seen.etag and gone.key in seen.found.manifest.named():
-                return None  # it was lost just now: the next run reports it
+        except OvertakenError:
             continue
         index.log = log
         return index

@@ -498,6 +498,22 @@ def test_one_damaged_object_hides_no_other(store: ScriptedStore) -> None:
     assert told(opened(store).verify()) == expected
 
 
+def test_a_lost_segment_does_not_hide_what_has_rows_elsewhere(store: ScriptedStore) -> None:
+    """a02 has rows in all runs; its document is lost, and so is the first segment that one of its rows was in."""
+    lost = document_key("a02")
+    put(store, lost, None)
+    rows = [
+        one
+        for run in ("mid", "base")
+        for one in manifest_of(store).run(run)
+        if one.first <= ('"user2"', one.first[1], "a02") <= one.last
+    ]
+    assert rows
+    put(store, rows[0].key, None)
+    found = told(opened(store).verify())
+    assert {("damaged-segment", rows[0].key), ("no-document", "a02")} == found
+
+
 def test_a_damaged_intent_that_is_young_stays_and_says_so(objects: Objects) -> None:
     """It may announce a save that is under way, which the documents do not have yet."""
     store = store_with(objects, clock=0.0)
