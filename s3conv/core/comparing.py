@@ -197,20 +197,22 @@ def compare(said: Said | None, rows: Sequence[RowSeen], intents: Sequence[Intent
             if not _announced(row.key, said, intents) and not _lags(row, said):
                 what = f"its row has revision {row.revision}, and nothing announces the document's {entry.revision}"
                 findings.append(Finding("wrong-row", row.segment, what, row.key))
-    for row in elsewhere:
-        if entry.deleted:
-            what = f"its row shows revision {row.revision}, and it was deleted with revision {entry.revision}"
-            findings.append(Finding("wrong-row", row.segment, what, row.key))
-        elif in_place:
-            what = f"it is also shown at another sort key, with revision {row.revision}"
-            findings.append(Finding("two-rows", row.segment, what, row.key))
-        else:
-            what = f"its row is at another sort key, with revision {row.revision}; the document has {entry.revision}"
-            findings.append(Finding("wrong-row", row.segment, what, row.key))
+    findings += [_elsewhere(row, entry, in_place) for row in elsewhere]
     if not (entry.deleted or in_place or len(findings) > found or _announced(said.key, said, intents)):
         what = f"no list shows it: there is neither a row nor an intent for revision {entry.revision}"
         findings.append(Finding("not-indexed", document, what, said.key))
     return findings
+
+
+def _elsewhere(row: RowSeen, entry: Entry, in_place: bool) -> Finding:
+    """What is wrong with a row that shows a conversation where it is not."""
+    if entry.deleted:
+        what = f"its row shows revision {row.revision}, and it was deleted with revision {entry.revision}"
+    elif in_place:
+        what = f"it is also shown at another sort key, with revision {row.revision}"
+    else:
+        what = f"its row is at another sort key, with revision {row.revision}; the document has {entry.revision}"
+    return Finding("two-rows" if in_place and not entry.deleted else "wrong-row", row.segment, what, row.key)
 
 
 def pending(said: Said | None, intents: Iterable[IntentSeen]) -> int:

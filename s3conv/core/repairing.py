@@ -18,12 +18,12 @@ import msgspec
 from s3conv.core.comparing import Said
 from s3conv.core.context import Context
 from s3conv.core.folding import ATTEMPTS, retire, write_recent
+from s3conv.core.inspecting import SETTLED, Log, ManifestSeen, Part, manifest_as_it_is, read_log
 from s3conv.core.log import OvertakenError
 from s3conv.core.maintaining import GONE_KEPT, Newest
 from s3conv.core.merging import Rows, merged, of_list, rows_of, store_time, write_segments
 from s3conv.core.scanning import Scanned, read_documents, scan
 from s3conv.core.segments import IndexCache, swap_manifest
-from s3conv.core.surveying import SETTLED, Log, ManifestSeen, Part, manifest_as_it_is, read_log
 from s3conv.errors import CorruptError, IndexDamagedError, StorageError, UnavailableError
 from s3conv.format.keys import CONVERSATIONS, document_key, id_hash
 from s3conv.format.manifest import RUNS, Manifest, Segment

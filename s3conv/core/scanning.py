@@ -13,8 +13,8 @@ from typing import NamedTuple
 from s3conv.bridge import ordered_map
 from s3conv.core.comparing import Difference, Said, difference, said_by
 from s3conv.core.context import Context
+from s3conv.core.inspecting import Part
 from s3conv.core.log import pages
-from s3conv.core.surveying import Part
 from s3conv.errors import CorruptError, InvalidInputError, SchemaVersionError, UnsupportedFormatError
 from s3conv.format.document import decode_document
 from s3conv.format.keys import CONVERSATIONS, MAX_ENCODED_ID, document_key

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from s3conv.core.comparing import Difference, Finding, Said, Verified, compare, difference, pending
 from s3conv.core.context import Context
+from s3conv.core.inspecting import Part, manifest_as_it_is, read_log
 from s3conv.core.log import OvertakenError, pages
 from s3conv.core.repairing import rebuild
 from s3conv.core.scanning import read_documents, scan
 from s3conv.core.segments import IndexCache
-from s3conv.core.surveying import Part, Survey, manifest_as_it_is, read_log, rows_at, survey
+from s3conv.core.surveying import Survey, rows_at, survey
 from s3conv.errors import CorruptError, NotFoundError, UnavailableError, UnsupportedFormatError
 from s3conv.format.entry import BATCH, SortKey
 from s3conv.format.keys import CONVERSATIONS, DESCRIPTOR, LOG, MANIFEST, RECENT, SEGMENTS, document_key, is_ulid

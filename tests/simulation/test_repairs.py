@@ -22,8 +22,8 @@ import pytest
 from s3conv.bridge import run_sync
 from s3conv.core import maintaining, repairing, segments, verifying
 from s3conv.core.comparing import Finding
+from s3conv.core.inspecting import manifest_as_it_is
 from s3conv.core.log import OvertakenError
-from s3conv.core.surveying import manifest_as_it_is
 from s3conv.core.window import MARGIN
 from s3conv.errors import IndexDamagedError, UnavailableError
 from s3conv.format.keys import MANIFEST
