@@ -427,6 +427,13 @@ def test_verify_is_safe_for_a_terminal(chats: Path) -> None:
 
 
 def test_verify_shows_its_progress_on_a_terminal_and_nowhere_else(chats: Path) -> None:
+    (chats / "index" / "manifest.json").unlink()
+    code, shown = on_terminal("verify", chats, "--repair")
+    assert code == 0
+    assert "comparing" in shown
     assert run("verify", chats).err == ""
-    assert run("verify", "not/there", code=1).err.startswith("s3conv: there is no archive at file://")
+
+
+def test_verify_of_what_is_not_there(chats: Path) -> None:
+    assert run("verify", chats / "not" / "there", code=1).err.startswith("s3conv: there is no archive at file://")
     run("verify", code=2)
