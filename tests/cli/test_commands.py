@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 import s3conv
 from s3conv import Archive, ConversationState
 from tests.exchange.chats import branching, chat, place, said
+from tests.servers.place import Place
 
 RUN = [sys.executable, "-W", "error", "-c", "from s3conv.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
@@ -97,13 +99,19 @@ def test_a_plain_path_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_s3_with_options_and_with_the_environment(
-    s3_endpoint: str, s3_bucket: str, export: Callable[..., Path]
+    s3_endpoint: str | None,
+    s3_session: boto3.Session,
+    s3_keys: dict[str, str],
+    s3_place: Place,
+    export: Callable[..., Path],
 ) -> None:
-    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-    url = f"s3://{s3_bucket}/prefix"
-    given = ("--endpoint-url", s3_endpoint, "--region", "us-east-1", "--addressing-style", "path")
+    endpoint = s3_endpoint or "https://s3.amazonaws.com"
+    region = s3_session.region_name or "us-east-1"
+    url = f"{s3_place.url}/prefix"
+    given = ("--endpoint-url", endpoint, "--region", region, "--addressing-style", "path")
+    keys = dict(s3_keys)
     run("init", url, *given, env=keys)
-    keys |= {"S3CONV_ENDPOINT_URL": s3_endpoint, "S3CONV_REGION": "us-east-1", "S3CONV_ADDRESSING_STYLE": "path"}
+    keys |= {"S3CONV_ENDPOINT_URL": endpoint, "S3CONV_REGION": region, "S3CONV_ADDRESSING_STYLE": "path"}
     run("import", url, export(branching()), env=keys)
     assert run("list", url, "--count", env=keys).out == "1\n"
     missing = run("list", "s3://not-there-at-all/x", env=keys, code=1)

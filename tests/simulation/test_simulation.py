@@ -1,4 +1,4 @@
-"""Nothing is lost in 2,000 seeded schedules of writers, readers, maintainers and faults; and each rule is needed for it.
+"""Nothing is lost in 2,000 seeded schedules of writers, readers, maintainers, faults; and each rule is needed for it.
 
 A failing seed prints what was violated; `python -m tests.simulation.simulate --seed N` replays it and prints its
 schedule. `make simulate SEEDS=100000` runs more. What was found is in docs/reliability.md.
