@@ -15,7 +15,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo test test-noaio lint format bench constraints clean
+.PHONY: help demo test test-noaio test-ceph lint format bench constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -23,6 +23,7 @@ help:
 	@echo 'make demo        import, list, show and export sample conversations, in a temporary folder'
 	@echo 'make test        every test (PYTEST_ARGS="-k tree" for some)'
 	@echo 'make test-noaio  the tests again without aioboto3, on the newest boto3'
+	@echo 'make test-ceph   the tests of S3 on Ceph, as root: makes a Debian tree with it in /var/tmp (700 MB)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff format and mend the code'
 	@echo 'make bench       the benchmarks'
@@ -37,6 +38,9 @@ test: $(VENV)/.installed-dev $(VENV_MINISTACK)/.installed
 
 test-noaio: $(VENV_NOAIO)/.installed-dev $(VENV_MINISTACK)/.installed
 	$(VENV_NOAIO)/bin/python $(PYTEST) $(PYTEST_ARGS) $(NOAIO_TESTS)
+
+test-ceph: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m tests.servers.ceph $(VENV)/bin/python $(PYTEST) -m s3 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	@failed=0; for tool in 'ruff check .' 'ruff format --check .' mypy; do \

@@ -17,6 +17,17 @@ import pytest
 from tests.servers.ministack import ministack
 from tests.servers.place import Given, Place, empty, fresh_bucket, given_by
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks the S3 store under test for anything: `-m s3` runs that alone."""
+    for item in items:
+        if not isinstance(item, pytest.Function) or "faulty" in item.fixturenames:
+            continue
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if "s3_given" in item.fixturenames or any(isinstance(one, str) and one.startswith("s3") for one in parameters):
+            item.add_marker("s3")
+
+
 ANY_CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
 
 

@@ -5,7 +5,8 @@ by node id; what only one side has becomes a sibling branch. What lies beside th
 three-way against `base`, the version that ours began from; where both changed the same thing, ours wins.
 
 Messages count as the same only if all that they say is the same: role, content, name, tool calls and timestamp; or if
-they carry one idempotency key, which says that one message was delivered twice.
+they carry one idempotency key, which says that one message was delivered twice. Such a message is matched wherever it
+is, as its two writers may have seen different messages before it; it stays where theirs has it.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
     ours.get_current_node()  # holds on to the node itself, before ids change
     base_root = base.message_tree if base is not None else None
     pairs: deque[tuple[Node, Node, Node | None]] = deque([(our_root, their_root, base_root)])
+    delivered = _delivered_to_both(our_root, their_root)
     while pairs:
         mine, other, before = pairs.popleft()
         _merge_node(mine.data, other.data, before.data if before is not None else None)
-        pairs.extend(_merge_children(mine, other, before))
+        pairs.extend(_merge_children(mine, other, before, delivered))
     ours.metadata = _three_way(base.metadata if base is not None else {}, ours.metadata, theirs.metadata)
     ours.extra = _three_way(base.extra if base is not None else {}, ours.extra, theirs.extra)
     if as_utc(theirs.created_at) < as_utc(ours.created_at):
@@ -62,8 +64,7 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
 
 def identity(node: ConversationNode) -> Hashable:
     """What makes a message the same message on both sides."""
-    key = node.metadata.get(IDEMPOTENCY_KEY)
-    if isinstance(key, str):
+    if (key := _key_of(node)) is not None:
         return ("key", key)
     message = node.message
     said = [
@@ -77,7 +78,27 @@ def identity(node: ConversationNode) -> Hashable:
     return ("said", _canonical(said), as_utc(node.timestamp))
 
 
-def _merge_children(mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
+def _key_of(node: ConversationNode) -> str | None:
+    key = node.metadata.get(IDEMPOTENCY_KEY)
+    return key if isinstance(key, str) else None
+
+
+def _delivered_to_both(ours: Node, theirs: Node) -> dict[str, Node]:
+    """Our nodes by idempotency key: those keys that each side has, and has once."""
+    by_key: list[dict[str, list[Node]]] = []
+    for root in (ours, theirs):
+        found = defaultdict(list)
+        for node in root.walk():
+            if (key := _key_of(node.data)) is not None:
+                found[key].append(node)
+        by_key.append(found)
+    our_keys, their_keys = by_key
+    return {key: nodes[0] for key, nodes in our_keys.items() if len(nodes) == 1 and len(their_keys.get(key, ())) == 1}
+
+
+def _merge_children(
+    mine: Node, other: Node, before: Node | None, delivered: Mapping[str, Node]
+) -> list[tuple[Node, Node, Node | None]]:
     """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
     take_ours = _taker(mine.children)
     take_base = _taker(before.children if before is not None else [])
@@ -88,13 +109,44 @@ def _merge_children(mine: Node, other: Node, before: Node | None) -> list[tuple[
         said = identity(child.data)
         twin = take_ours(said)
         if twin is None:
+            twin = _moved(child, delivered)
+        if twin is None:
             merged.append(child)
+            matched.extend(_moved_below(child, delivered))
         else:
             ours_matched.add(id(twin))
             matched.append((twin, child, take_base(said)))
             merged.append(twin)
     merged.extend(child for child in mine.children if id(child) not in ours_matched)
     mine.arrange_children(merged)
+    return matched
+
+
+def _moved(theirs: Node, delivered: Mapping[str, Node]) -> Node | None:
+    """Our node for one of theirs that carries its key, taken from its place in our tree; None if there is none."""
+    key = _key_of(theirs.data)
+    ours = delivered.get(key) if key is not None else None
+    # It is matched with nothing yet, and so is nothing below it: what is matched lies below matched nodes or theirs.
+    if ours is not None and ours.parent is not None:
+        ours.parent.arrange_children([child for child in ours.parent.children if child is not ours])
+    return ours
+
+
+def _moved_below(theirs: Node, delivered: Mapping[str, Node]) -> list[tuple[Node, Node, Node | None]]:
+    """Put our nodes in the place of those of theirs, below a node that only they have, that carry their keys."""
+    matched: list[tuple[Node, Node, Node | None]] = []
+    waiting = [theirs] if delivered else []
+    while waiting:
+        node = waiting.pop()
+        children: list[Node] = []
+        for child in node.children:
+            twin = _moved(child, delivered)
+            if twin is None:
+                waiting.append(child)
+            else:
+                matched.append((twin, child, None))
+            children.append(twin or child)
+        node.arrange_children(children)
     return matched
 
 

@@ -89,15 +89,24 @@ additions = st.lists(
     ),
     max_size=8,
 )
+unkeyed_additions = st.lists(
+    st.builds(Added, st.integers(0, 20), st.sampled_from("ab"), st.integers(0, 1), st.none()), max_size=8
+)
 distinct_additions = st.lists(
-    st.builds(Added, st.integers(0, 20), st.text("abcdef", min_size=1), st.just(0)), max_size=8
+    st.builds(Added, st.integers(0, 20), st.text("abcdef", min_size=1), st.just(0), st.none()), max_size=8
+)
+# Each says something else, and half of them have keys: the sides deliver some messages both, wherever they are then.
+delivered_additions = st.lists(
+    st.builds(Added, st.integers(0, 20), st.uuids().map(str), st.just(0), st.sampled_from([None, *"abcdefgh"])),
+    max_size=10,
+    unique_by=lambda one: one.key or one.content,
 )
 
 
 # --- the tree -------------------------------------------------------------------------------------------------------
 
 
-@given(additions, additions, additions)
+@given(unkeyed_additions, unkeyed_additions, unkeyed_additions)
 def test_every_message_of_both_is_there_under_the_parent_that_it_had(
     before: list[Added], mine: list[Added], other: list[Added]
 ) -> None:
@@ -138,7 +147,7 @@ def test_our_nodes_stay_the_nodes_that_they_are_and_the_current_one_stays_curren
     here = {id(node) for node in ours.message_tree.walk()}
     for node, parent, data, message in kept:
         assert id(node) in here
-        assert node.parent is parent
+        assert node.parent is parent or node.data.metadata  # with a key it may go where theirs has it
         assert node.data is data
         assert data.message is message
     found = list(ours.message_tree.walk())
@@ -216,6 +225,31 @@ def test_one_idempotency_key_is_one_message_whatever_the_timestamps() -> None:
     theirs = extend(base, [Added(0, "once", 7, "request-1"), Added(1, "their answer", 8)])
     both = merged(ours, theirs, base)
     assert contents(both.message_tree) == ["root", ["once", ["their answer"], ["my answer"]]]
+
+
+def test_a_message_that_was_delivered_to_both_is_there_once_wherever_they_put_it() -> None:
+    base = extend(begin(), [Added(0, "one", 1), Added(0, "two", 2)])
+    ours = extend(base, [Added(1, "once", 3, "request-1"), Added(2, "my answer", 4)])
+    theirs = extend(base, [Added(2, "new", 5), Added(3, "once", 6, "request-1"), Added(4, "their answer", 7)])
+    both = merged(ours, theirs, base)
+    assert contents(both.message_tree) == [
+        "root", ["one"], ["two", ["new", ["once", ["their answer"], ["my answer"]]]],
+    ]  # fmt: skip
+    assert [message.content for message in both.get_current_messages()] == ["root", "two", "new", "once", "my answer"]
+
+
+@given(delivered_additions, delivered_additions)
+def test_each_delivered_message_is_there_once_and_none_is_lost(mine: list[Added], other: list[Added]) -> None:
+    ours, theirs = extend(begin(), mine), extend(begin(), other)
+    both = merged(ours, theirs, begin())
+    found = Counter(identity(node.data) for node in both.message_tree.walk())
+    assert found == Counter({identity(node.data) for state in (ours, theirs) for node in state.message_tree.walk()})
+
+    def edges(state: ConversationState) -> set[object]:
+        return {(identity(node.parent.data), identity(node.data)) for node in state.message_tree.walk() if node.parent}
+
+    assert edges(both) <= edges(ours) | edges(theirs)
+    assert {edge for edge in edges(theirs)} <= edges(both)
 
 
 def test_different_idempotency_keys_are_different_messages_whatever_they_say() -> None:
