@@ -165,6 +165,15 @@ def test_merging_twice_is_merging_once(before: list[Added], mine: list[Added], o
     once = merged(ours, theirs, base)
     assert merged(once, theirs, base) == once
     assert merged(once, theirs) == once
+    messages = Counter(identity(node.data) for node in once.message_tree.walk())
+    assert Counter(identity(node.data) for node in merged(once, ours).message_tree.walk()) == messages
+
+
+@given(unkeyed_additions, unkeyed_additions, unkeyed_additions)
+def test_merging_back_moves_nothing(before: list[Added], mine: list[Added], other: list[Added]) -> None:
+    base = extend(begin(), before)
+    ours = extend(base, mine)
+    once = merged(ours, extend(base, other), base)
     assert places(merged(once, ours)) == places(once)
 
 
@@ -249,7 +258,7 @@ def test_each_delivered_message_is_there_once_and_none_is_lost(mine: list[Added]
         return {(identity(node.parent.data), identity(node.data)) for node in state.message_tree.walk() if node.parent}
 
     assert edges(both) <= edges(ours) | edges(theirs)
-    assert {edge for edge in edges(theirs)} <= edges(both)
+    assert edges(theirs) <= edges(both)
 
 
 def test_different_idempotency_keys_are_different_messages_whatever_they_say() -> None:
