@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.servers.place import Place
 
 WRITERS = 32
 MESSAGES = 20
+DELIVERED = 60
 
 Seen = dict[str, str]
 """For each message that was added, what its writer saw as the one before it."""
@@ -90,3 +92,38 @@ def test_tasks_at_once_lose_nothing(s3_endpoint: str | None, aio_session: Any, s
             check(await archive.load("shared"), seen)
 
     asyncio.run(body())
+
+
+def test_a_message_delivered_more_than_once_is_there_once(archive: Archive) -> None:
+    """Deliveries of one message run at once, among others, and some begin after another has ended."""
+    keys = [f"delivery-{number}" for number in range(DELIVERED)]
+    deliveries = [key for number, key in enumerate(keys) for _ in range(2 + number % 2)]
+    order = Random(0)
+    order.shuffle(deliveries)
+
+    def deliver(key: str) -> None:
+        with archive.edit("shared") as state:
+            question = state.add_message("user", f"asked in {key}", idempotency_key=key)
+            answer = f"{key}, answered"
+            state.add_message("assistant", answer, parent=question, idempotency_key=answer)
+
+    def write(number: int) -> None:
+        with archive.edit("shared") as state:
+            state.add_message("user", f"other {number}")
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        jobs = [pool.submit(deliver, key) for key in deliveries]
+        jobs += [pool.submit(write, number) for number in range(DELIVERED)]
+        for job in jobs:
+            job.result()
+    state = archive.load("shared")
+    assert state is not None
+    nodes = list(state.message_tree.walk())[1:]
+    expected = [f"asked in {key}" for key in keys] + [f"{key}, answered" for key in keys]
+    expected += [f"other {number}" for number in range(DELIVERED)]
+    assert Counter(str(node.data.message.content) for node in nodes) == Counter(expected)
+    for node in nodes:
+        key = str(node.data.message.content).removesuffix(", answered")
+        if key in keys:
+            assert node.parent is not None
+            assert node.parent.data.message.content == f"asked in {key}"
