@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
@@ -152,3 +153,45 @@ def test_a_thread_runner_can_be_closed_twice_and_starts_again_when_used() -> Non
     assert run_sync(collect(runner, 2, 3)) == [0, 2, 4]
     runner.close()
     runner.close()
+
+
+def test_a_turn_is_had_by_one_thread_at_a_time() -> None:
+    runner = ThreadRunner(1)
+    inside: list[int] = []
+    most: list[int] = []
+
+    async def take(number: int) -> None:
+        async with runner.turn("a"):
+            inside.append(number)
+            most.append(len(inside))
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: run_sync(take(number)), range(200)))
+    assert set(most) == {1}
+    assert not runner.has_turns("a")
+
+
+def test_a_turn_is_had_by_one_task_at_a_time_also_where_one_is_cancelled() -> None:
+    runner = TaskRunner()
+    order: list[str] = []
+
+    async def take(name: str, who: str) -> None:
+        async with runner.turn(name):
+            order.append(f"{who} in")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            order.append(f"{who} out")
+
+    async def body() -> None:
+        tasks = [asyncio.ensure_future(take("a", who)) for who in "xyz"]
+        await asyncio.sleep(0)
+        assert runner.has_turns("a")
+        assert not runner.has_turns("b")
+        await take("b", "other")  # waits for none of them
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(body())
+    assert [one for one in order if "other" not in one] == ["x in", "x out", "z in", "z out"]
+    assert not runner.has_turns("a")
