@@ -7,15 +7,16 @@ VENV_MINISTACK := .venv-ministack
 MINISTACK := ministack>=1.5
 PYTEST := -m pytest -p tests.plugins.no_hidden_skips
 PYTEST_ARGS ?=
+SEEDS ?= 10000
 # What can tell one boto3 from another; the rest runs the same code in both environments.
-NOAIO_TESTS ?= $(filter-out tests/docs/ tests/plugins/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+NOAIO_TESTS ?= $(filter-out tests/docs/ tests/plugins/ tests/simulation/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo test test-noaio test-ceph lint format bench constraints clean
+.PHONY: help demo test test-noaio test-ceph simulate lint format bench constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -24,6 +25,7 @@ help:
 	@echo 'make test        every test (PYTEST_ARGS="-k tree" for some)'
 	@echo 'make test-noaio  the tests again without aioboto3, on the newest boto3'
 	@echo 'make test-ceph   the tests of S3 on Ceph, as root: makes a Debian tree with it in /var/tmp (700 MB)'
+	@echo 'make simulate    the simulation of writers, crashes and faults, as long as you like (SEEDS=100000)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff format and mend the code'
 	@echo 'make bench       the benchmarks'
@@ -41,6 +43,9 @@ test-noaio: $(VENV_NOAIO)/.installed-dev $(VENV_MINISTACK)/.installed
 
 test-ceph: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m tests.servers.ceph $(VENV)/bin/python $(PYTEST) -m s3 $(PYTEST_ARGS)
+
+simulate: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m tests.simulation.simulate --seeds $(SEEDS)
 
 lint: $(VENV)/.installed-dev
 	@failed=0; for tool in 'ruff check .' 'ruff format --check .' mypy; do \

@@ -36,6 +36,9 @@ from s3conv.store.base import LIST_PAGE
 DEAD = 24 * 3600.0
 """Seconds after which an intent without its document is dropped (DESIGN.md, section 6)."""
 
+DEAD_MOVE = 30 * DEAD
+"""The same for one that moves its conversation: whoever builds on it names the old key no more (docs/adr/0010)."""
+
 SHORT_LIVED = 3600.0
 """An object that counted for less than this is not listed as retired: its age tells enough (docs/adr/0008)."""
 
@@ -119,7 +122,7 @@ async def _plan(context: Context, by_id: dict[str, list[Seen]]) -> _Plan:
         behind = [one for one in seen if one.intent.entry.revision > stamp.revision]
         reached = [one for one in seen if one.intent.entry.revision <= stamp.revision]
         for one in behind:
-            if one.place.age > DEAD:
+            if one.place.age > (DEAD if one.intent.replaces is None else DEAD_MOVE):
                 plan.result.dropped += 1
                 settled.add(one.place.key)
             else:

@@ -328,11 +328,11 @@ class _Search:
         log = self.view.log
         rows = self.view.reader.rows(list(lines_with(text, self.conditions.needles())), name)
         found = []
-        losers = []
+        losers: set[str] = set()
         for row in rows:
             told = log.get(row.key[2]) if log else None
             if told is not None and told.revision <= row.revision and row.key[2] in self.from_log:
-                losers.append(row.key[2])
+                losers.add(row.key[2])
             if row.gone or (told is not None and told.revision > row.revision) or not self._inside(row.key):
                 continue
             if self.of_heads.conditions and self.of_heads.rules_out(row.key[2], row.key[1], row.updated):

@@ -5,8 +5,7 @@ by node id; what only one side has becomes a sibling branch. What lies beside th
 three-way against `base`, the version that ours began from; where both changed the same thing, ours wins.
 
 Messages count as the same only if all that they say is the same: role, content, name, tool calls and timestamp; or if
-they carry one idempotency key, which says that one message was delivered twice. Such a message is matched wherever it
-is, as its two writers may have seen different messages before it; it stays where theirs has it.
+they carry one idempotency key, which says that one message was delivered twice: then also below different messages.
 """
 
 from __future__ import annotations
@@ -46,12 +45,9 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
         )
     ours.get_current_node()  # holds on to the node itself, before ids change
     base_root = base.message_tree if base is not None else None
-    pairs: deque[tuple[Node, Node, Node | None]] = deque([(our_root, their_root, base_root)])
-    delivered = _delivered_to_both(our_root, their_root)
-    while pairs:
-        mine, other, before = pairs.popleft()
-        _merge_node(mine.data, other.data, before.data if before is not None else None)
-        pairs.extend(_merge_children(mine, other, before, delivered))
+    united = _Union()
+    united.unite(our_root, their_root, base_root)
+    united.gather_repeats()
     ours.metadata = _three_way(base.metadata if base is not None else {}, ours.metadata, theirs.metadata)
     ours.extra = _three_way(base.extra if base is not None else {}, ours.extra, theirs.extra)
     if as_utc(theirs.created_at) < as_utc(ours.created_at):
@@ -64,7 +60,7 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
 
 def identity(node: ConversationNode) -> Hashable:
     """What makes a message the same message on both sides."""
-    if (key := _key_of(node)) is not None:
+    if (key := _key(node)) is not None:
         return ("key", key)
     message = node.message
     said = [
@@ -78,76 +74,77 @@ def identity(node: ConversationNode) -> Hashable:
     return ("said", _canonical(said), as_utc(node.timestamp))
 
 
-def _key_of(node: ConversationNode) -> str | None:
+class _Union:
+    """Puts the children of both sides together, and notes which of them only one side has."""
+
+    def __init__(self) -> None:
+        self._only_ours: list[Node] = []
+        self._only_theirs: list[Node] = []
+        self._matched: set[int] = set()
+
+    def unite(self, mine: Node, other: Node, before: Node | None) -> None:
+        """Give `mine` all that is below both."""
+        pairs: deque[tuple[Node, Node, Node | None]] = deque([(mine, other, before)])
+        while pairs:
+            mine, other, before = pairs.popleft()
+            self._matched.update((id(mine), id(other)))
+            _merge_node(mine.data, other.data, before.data if before is not None else None)
+            pairs.extend(self._merge_children(mine, other, before))
+
+    def _merge_children(self, mine: Node, other: Node, before: Node | None) -> list[tuple[Node, Node, Node | None]]:
+        """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
+        take_ours = _taker(mine.children)
+        take_base = _taker(before.children if before is not None else [])
+        matched: list[tuple[Node, Node, Node | None]] = []
+        merged: list[Node] = []
+        ours_matched: set[int] = set()
+        for child in other.children:
+            said = identity(child.data)
+            twin = take_ours(said)
+            if twin is None:
+                self._only_theirs.append(child)
+                merged.append(child)
+            else:
+                ours_matched.add(id(twin))
+                matched.append((twin, child, take_base(said)))
+                merged.append(twin)
+        left = [child for child in mine.children if id(child) not in ours_matched]
+        self._only_ours.extend(left)
+        mine.arrange_children([*merged, *left])
+        return matched
+
+    def gather_repeats(self) -> None:
+        """Make one message of those that both sides have added under one idempotency key, below different messages.
+
+        It stays where theirs is: that one was acknowledged first. What was said below ours goes with it.
+        """
+        theirs: dict[str, Node] = {}
+        for node in _all_below(self._only_theirs):
+            if (key := _key(node.data)) is not None and id(node) not in self._matched:
+                theirs.setdefault(key, node)
+        if not theirs:
+            return
+        for node in _all_below(self._only_ours):
+            key = _key(node.data)
+            twin = theirs.get(key) if key is not None else None
+            if twin is None or not self._matched.isdisjoint((id(node), id(twin))):
+                continue
+            assert node.parent is not None, "a root is matched"
+            node.parent.arrange_children([child for child in node.parent.children if child is not node])
+            above = twin.parent
+            self.unite(node, twin, None)
+            assert above is not None, "a root is matched"
+            above.arrange_children([node if child is twin else child for child in above.children])
+
+
+def _all_below(nodes: Sequence[Node]) -> list[Node]:
+    """These nodes and all below them, as they are now."""
+    return [node for top in nodes for node in top.walk()]
+
+
+def _key(node: ConversationNode) -> str | None:
     key = node.metadata.get(IDEMPOTENCY_KEY)
     return key if isinstance(key, str) else None
-
-
-def _delivered_to_both(ours: Node, theirs: Node) -> dict[str, Node]:
-    """Our nodes by idempotency key: those keys that each side has, and has once."""
-    by_key: list[dict[str, list[Node]]] = []
-    for root in (ours, theirs):
-        found = defaultdict(list)
-        for node in root.walk():
-            if (key := _key_of(node.data)) is not None:
-                found[key].append(node)
-        by_key.append(found)
-    our_keys, their_keys = by_key
-    return {key: nodes[0] for key, nodes in our_keys.items() if len(nodes) == 1 and len(their_keys.get(key, ())) == 1}
-
-
-def _merge_children(
-    mine: Node, other: Node, before: Node | None, delivered: Mapping[str, Node]
-) -> list[tuple[Node, Node, Node | None]]:
-    """Give `mine` the children of both; return the matched ones, whose own children are still to be merged."""
-    take_ours = _taker(mine.children)
-    take_base = _taker(before.children if before is not None else [])
-    matched: list[tuple[Node, Node, Node | None]] = []
-    merged: list[Node] = []
-    ours_matched: set[int] = set()
-    for child in other.children:
-        said = identity(child.data)
-        twin = take_ours(said)
-        if twin is None:
-            twin = _moved(child, delivered)
-        if twin is None:
-            merged.append(child)
-            matched.extend(_moved_below(child, delivered))
-        else:
-            ours_matched.add(id(twin))
-            matched.append((twin, child, take_base(said)))
-            merged.append(twin)
-    merged.extend(child for child in mine.children if id(child) not in ours_matched)
-    mine.arrange_children(merged)
-    return matched
-
-
-def _moved(theirs: Node, delivered: Mapping[str, Node]) -> Node | None:
-    """Our node for one of theirs that carries its key, taken from its place in our tree; None if there is none."""
-    key = _key_of(theirs.data)
-    ours = delivered.get(key) if key is not None else None
-    # It is matched with nothing yet, and so is nothing below it: what is matched lies below matched nodes or theirs.
-    if ours is not None and ours.parent is not None:
-        ours.parent.arrange_children([child for child in ours.parent.children if child is not ours])
-    return ours
-
-
-def _moved_below(theirs: Node, delivered: Mapping[str, Node]) -> list[tuple[Node, Node, Node | None]]:
-    """Put our nodes in the place of those of theirs, below a node that only they have, that carry their keys."""
-    matched: list[tuple[Node, Node, Node | None]] = []
-    waiting = [theirs] if delivered else []
-    while waiting:
-        node = waiting.pop()
-        children: list[Node] = []
-        for child in node.children:
-            twin = _moved(child, delivered)
-            if twin is None:
-                waiting.append(child)
-            else:
-                matched.append((twin, child, None))
-            children.append(twin or child)
-        node.arrange_children(children)
-    return matched
 
 
 def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
@@ -159,6 +156,8 @@ def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
 
 
 def _merge_node(mine: ConversationNode, other: ConversationNode, before: ConversationNode | None) -> None:
+    if before is None and _key(mine) is not None:
+        mine.take_said(other)  # of two deliveries the first counts: it has been acknowledged
     mine.prompt_name = _pick(before.prompt_name if before else None, mine.prompt_name, other.prompt_name)
     mine.branch_name = _pick(before.branch_name if before else None, mine.branch_name, other.branch_name)
     mine.metadata = _three_way(before.metadata if before else {}, mine.metadata, other.metadata)

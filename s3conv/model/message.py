@@ -8,7 +8,7 @@ in between differs. Fields and their defaults are those of dataknobs' conversati
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import NoneType
 from typing import Any
@@ -278,6 +278,16 @@ class ConversationNode(Placed):
         if not known_fields.issuperset(data):
             node.extra = {name: value for name, value in data.items() if name not in known_fields}
         return node
+
+    def take_said(self, other: ConversationNode) -> None:
+        """Say what another node says, at its time, to be written as it was there. What lies beside stays."""
+        mine, theirs = self.message, other.message
+        for name in ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "_source"):
+            setattr(mine, name, getattr(theirs, name))
+        self.timestamp = other.timestamp
+        if self._source is not None or other._source is not None:
+            times = other._source.times if other._source is not None else {}
+            self._source = replace(self._source or Source(), times=times)
 
     def check(self, where: str) -> None:
         """See to it that what the caller set can be read again.

@@ -225,6 +225,8 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     [
         (("init", "chats"), "there is an archive"),
         (("list", "nowhere"), "there is no archive"),
+        (("maintain", "nowhere"), "there is no archive"),
+        (("stats", "nowhere"), "there is no archive"),
         (("show", "chats", "nope"), "conversation 'nope' is not in"),
         (("list", "ftp://x"), "ftp://x"),
         (("list", "file://host/x"), "host"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from s3conv import AccessDeniedError, Archive, ConversationState, UnavailableError
+from s3conv import AccessDeniedError, Archive, ConversationState, OutcomeUnknownError, UnavailableError
 from s3conv.bridge import run_sync
 from s3conv.core import folding, index, maintaining, merging
 from s3conv.core.log import list_log
@@ -18,6 +18,7 @@ from s3conv.core.segments import read_manifest
 from s3conv.format.entry import Intent, encode_intent, entry_of
 from s3conv.format.keys import LOG, intent_key, log_prefix
 from s3conv.format.manifest import Manifest
+from s3conv.format.rows import RowReader
 from s3conv.store.base import PreconditionFailed
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
@@ -303,6 +304,18 @@ def announce(store: ScriptedStore, state: ConversationState, revision: int, writ
     return key
 
 
+def test_a_new_save_that_cannot_win_against_a_conversation_that_has_moved_is_not_listed() -> None:
+    archive, store = opened()
+    state = start("a")
+    archive.save(state)
+    state.metadata["user_id"] = "bob"
+    archive.save(state)
+    archive.maintain()  # two rows: the conversation, and the one that stands where it was
+    announce(store, start("a", user="alice", day=9), 2, "aa")  # at a third place
+    page = fresh(store).list(order="conversation_id")
+    assert [entry.metadata for entry in page.items] == [{"user_id": "bob"}]
+
+
 def test_an_intent_without_its_document_waits_a_day_and_is_dropped() -> None:
     archive, store = opened()
     archive.save(start("a"))
@@ -317,6 +330,49 @@ def test_an_intent_without_its_document_waits_a_day_and_is_dropped() -> None:
     assert archive.maintain().dropped == 2
     assert store.keys("index/log/") == []
     assert listed(fresh(store)) == ["a"]
+
+
+def test_who_builds_on_a_move_that_came_days_late_is_not_shown_where_it_was_before() -> None:
+    """A seed of the simulation found it: docs/adr/0010."""
+    archive, store = opened()
+    archive.save(start("a"))
+    archive.maintain()
+    mover, other = fresh(store), fresh(store)
+    shown: list[list[str]] = []
+
+    def days_pass() -> None:
+        store.clock = DAY + 100
+        fresh(store).maintain()
+        store.before("put", "index/log/", others_come)
+
+    def others_come() -> None:
+        with other.edit("a") as state:
+            state.add_message("user", "I build on it")
+        shown.append(listed(fresh(store), where={"metadata.user_id": "alice"}))
+        shown.append(listed(fresh(store), where={"metadata.user_id": "bob"}))
+
+    state = mover.load("a")
+    assert state is not None
+    state.metadata["user_id"] = "bob"
+    store.before("put", "conversations/", days_pass)  # frozen between its last look at the clock and the request
+    mover.save(state)
+    assert shown == [[], ["a"]]
+
+
+def test_a_move_that_never_came_waits_a_month_and_is_dropped() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    state = archive.load("a")
+    assert state is not None
+    state.metadata["user_id"] = "bob"
+    store.fail("put", "conversations/", UnavailableError("gone"), times=10)
+    with pytest.raises(OutcomeUnknownError):
+        archive.save(state)
+    store.clock = 29 * DAY
+    assert (archive.maintain().folded, len(store.keys("index/log/"))) == (1, 2)
+    store.clock = 31 * DAY
+    assert (archive.maintain().dropped, store.keys("index/log/")) == (2, [])
+    assert listed(fresh(store), where={"metadata.user_id": "alice"}) == ["a"]
 
 
 def test_a_batch_goes_when_all_of_its_intents_are_settled() -> None:
@@ -441,6 +497,29 @@ def test_recent_is_made_anew_when_many_of_its_entries_were_deleted(
     store.reset()
     assert [entry.conversation_id for entry in cold.list(limit=19).items] == expected
     assert store.counts == {"list": 1, "get": 2}
+
+
+def test_recent_does_not_go_back_where_only_a_part_of_a_move_is_folded(small: None) -> None:
+    """A seed of the simulation found it: two live rows of one conversation pass by a merge."""
+    archive, store = opened()
+    state = start("a")
+    archive.save(state)
+    archive.maintain()
+    state.metadata["user_id"] = "bob"
+    archive.save(state)
+    state.metadata["title"] = "new"
+    state.updated_at -= timedelta(minutes=5)  # by the clock of another process
+    archive.save(state)
+    context, cache = archive._context, archive._cache
+    last = [one for one in run_sync(list_log(context, LOG)) if ".3." in one.key]
+    assert run_sync(folding.fold(context, cache, last)).folded == 1
+    assert run_sync(maintaining.merge(context, cache, run_sync(read_manifest(context)), "base"))
+    recent = manifest_of(archive).recent
+    rows = run_sync(folding.rows_of_recent(context, cache, recent, RowReader("metadata.user_id")))
+    assert [row.revision for row in rows] == [3]
+    for where in ({}, {"metadata.user_id": "bob"}, {"metadata.title": "new"}):
+        assert listed(fresh(store), where=where) == ["a"]
+    assert listed(fresh(store), where={"metadata.user_id": "alice"}) == []
 
 
 def test_stats_count_what_is_there_and_what_waits() -> None:

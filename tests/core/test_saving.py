@@ -21,6 +21,7 @@ from s3conv import (
     StorageError,
     UnavailableError,
 )
+from s3conv.bridge import run_sync
 from s3conv.core import commit
 from s3conv.format.entry import decode_log_object
 from s3conv.store import Contended, open_store
@@ -361,6 +362,19 @@ def test_a_save_that_slept_after_announcing_announces_again_before_it_commits(
     first, again = store.keys("index/log/")
     assert first != again
     assert archive.list().items[0].revision == 1
+
+
+def test_a_late_delete_of_the_first_announcement_leaves_the_second(archive: Archive, store: ScriptedStore) -> None:
+    doomed: list[str] = []
+
+    def days_pass() -> None:
+        doomed.extend(store.keys("index/log/"))  # a fold has given it up, and its delete is on the way
+        store.clock = 25 * 3600.0
+
+    store.before("put", "conversations/", days_pass)
+    archive.save(start())
+    run_sync(store.inner.delete(doomed))
+    assert len(archive.list().items) == 1
 
 
 def test_a_commit_that_the_store_answered_too_late_is_announced_afterwards(

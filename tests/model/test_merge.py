@@ -55,6 +55,29 @@ def extend(state: ConversationState, added: Sequence[Added]) -> ConversationStat
     return state
 
 
+def deliver(state: ConversationState, side: str, added: Sequence[Added]) -> ConversationState:
+    """The same by `add_message`, which passes over a key that is there; every message says something else."""
+    state = copy.deepcopy(state)
+    for number, one in enumerate(added):
+        nodes = [node.data for node in state.message_tree.walk()]
+        when = DAY + timedelta(minutes=one.minute)
+        below = nodes[one.below % len(nodes)]
+        state.add_message("user", f"{side}{number}", timestamp=when, parent=below, idempotency_key=one.key)
+    state.updated_at = DAY
+    return state
+
+
+def names(state: ConversationState) -> dict[str, str]:
+    """Each message by its key, or else by what it says, and its parent by the same."""
+
+    def name(node: Tree[ConversationNode] | None) -> str:
+        return "" if node is None else str(node.data.metadata.get("idempotency_key") or node.data.message.content)
+
+    found = [(name(node), name(node.parent)) for node in state.message_tree.walk()]
+    assert len(dict(found)) == len(found), "a message is there twice"
+    return dict(found)
+
+
 def merged(
     ours: ConversationState, theirs: ConversationState, base: ConversationState | None = None
 ) -> ConversationState:
@@ -80,33 +103,21 @@ def contents(tree: Tree[ConversationNode]) -> Any:
 
 
 additions = st.lists(
-    st.builds(
-        Added,
-        st.integers(0, 20),
-        st.sampled_from("ab"),
-        st.integers(0, 1),
-        st.sampled_from([None, None, "k1", "k2"]),
-    ),
-    max_size=8,
-)
-unkeyed_additions = st.lists(
     st.builds(Added, st.integers(0, 20), st.sampled_from("ab"), st.integers(0, 1), st.none()), max_size=8
 )
 distinct_additions = st.lists(
     st.builds(Added, st.integers(0, 20), st.text("abcdef", min_size=1), st.just(0), st.none()), max_size=8
 )
-# Each says something else, and half of them have keys: the sides deliver some messages both, wherever they are then.
-delivered_additions = st.lists(
-    st.builds(Added, st.integers(0, 20), st.uuids().map(str), st.just(0), st.sampled_from([None, *"abcdefgh"])),
-    max_size=10,
-    unique_by=lambda one: one.key or one.content,
+deliveries = st.lists(
+    st.builds(Added, st.integers(0, 20), st.just(""), st.integers(0, 1), st.sampled_from([None, "k1", "k2", "k3"])),
+    max_size=8,
 )
 
 
 # --- the tree -------------------------------------------------------------------------------------------------------
 
 
-@given(unkeyed_additions, unkeyed_additions, unkeyed_additions)
+@given(additions, additions, additions)
 def test_every_message_of_both_is_there_under_the_parent_that_it_had(
     before: list[Added], mine: list[Added], other: list[Added]
 ) -> None:
@@ -133,6 +144,23 @@ def test_where_siblings_differ_every_message_is_there_exactly_once(
         assert places(merged(ours, theirs, base)) == expected
 
 
+@given(deliveries, deliveries, deliveries)
+def test_each_delivery_is_there_once_and_nothing_else_changes_its_place(
+    before: list[Added], mine: list[Added], other: list[Added]
+) -> None:
+    base = deliver(begin(), "base ", before)
+    ours, theirs = deliver(base, "our ", mine), deliver(base, "their ", other)
+    both = merged(ours, theirs, base)
+    # What both have stays where theirs is.
+    assert names(both) == names(ours) | names(theirs)
+    said = {node.data.message.content for node in both.message_tree.walk()}
+    assert said >= {node.data.message.content for node in theirs.message_tree.walk()}
+    assert merged(both, theirs, base) == both
+    found = list(both.message_tree.walk())
+    assert all(child.parent is node for node in found for child in node.children)
+    assert all(node.data._place is node for node in found)
+
+
 @given(additions, additions, additions)
 def test_our_nodes_stay_the_nodes_that_they_are_and_the_current_one_stays_current(
     before: list[Added], mine: list[Added], other: list[Added]
@@ -147,7 +175,7 @@ def test_our_nodes_stay_the_nodes_that_they_are_and_the_current_one_stays_curren
     here = {id(node) for node in ours.message_tree.walk()}
     for node, parent, data, message in kept:
         assert id(node) in here
-        assert node.parent is parent or node.data.metadata  # with a key it may go where theirs has it
+        assert node.parent is parent
         assert node.data is data
         assert data.message is message
     found = list(ours.message_tree.walk())
@@ -165,15 +193,6 @@ def test_merging_twice_is_merging_once(before: list[Added], mine: list[Added], o
     once = merged(ours, theirs, base)
     assert merged(once, theirs, base) == once
     assert merged(once, theirs) == once
-    messages = Counter(identity(node.data) for node in once.message_tree.walk())
-    assert Counter(identity(node.data) for node in merged(once, ours).message_tree.walk()) == messages
-
-
-@given(unkeyed_additions, unkeyed_additions, unkeyed_additions)
-def test_merging_back_moves_nothing(before: list[Added], mine: list[Added], other: list[Added]) -> None:
-    base = extend(begin(), before)
-    ours = extend(base, mine)
-    once = merged(ours, extend(base, other), base)
     assert places(merged(once, ours)) == places(once)
 
 
@@ -236,29 +255,50 @@ def test_one_idempotency_key_is_one_message_whatever_the_timestamps() -> None:
     assert contents(both.message_tree) == ["root", ["once", ["their answer"], ["my answer"]]]
 
 
-def test_a_message_that_was_delivered_to_both_is_there_once_wherever_they_put_it() -> None:
-    base = extend(begin(), [Added(0, "one", 1), Added(0, "two", 2)])
-    ours = extend(base, [Added(1, "once", 3, "request-1"), Added(2, "my answer", 4)])
-    theirs = extend(base, [Added(2, "new", 5), Added(3, "once", 6, "request-1"), Added(4, "their answer", 7)])
-    both = merged(ours, theirs, base)
+def test_a_message_that_was_delivered_twice_below_different_messages_is_there_once() -> None:
+    """The second delivery was loaded later: it saw what another writer had added, and answered that."""
+    base = begin()
+    others = extend(base, [Added(0, "from another")])
+    again = extend(others, [Added(1, "once", 7, "request-1"), Added(2, "their answer", 8)])
+    ours = extend(base, [Added(0, "once", 1, "request-1"), Added(1, "my answer", 2), Added(0, "mine")])
+    both = merged(ours, again, base)
     assert contents(both.message_tree) == [
-        "root", ["one"], ["two", ["new", ["once", ["their answer"], ["my answer"]]]],
+        "root", ["from another", ["once", ["their answer"], ["my answer"]]], ["mine"],
     ]  # fmt: skip
-    assert [message.content for message in both.get_current_messages()] == ["root", "two", "new", "once", "my answer"]
+    both = merged(again, ours, base)
+    assert contents(both.message_tree) == [
+        "root", ["once", ["my answer"], ["their answer"]], ["mine"], ["from another"],
+    ]  # fmt: skip
 
 
-@given(delivered_additions, delivered_additions)
-def test_each_delivered_message_is_there_once_and_none_is_lost(mine: list[Added], other: list[Added]) -> None:
-    ours, theirs = extend(begin(), mine), extend(begin(), other)
-    both = merged(ours, theirs, begin())
-    found = Counter(identity(node.data) for node in both.message_tree.walk())
-    assert found == Counter({identity(node.data) for state in (ours, theirs) for node in state.message_tree.walk()})
+def test_a_repeat_keeps_the_current_message_and_the_node_that_was_handed_out() -> None:
+    base = begin()
+    theirs = extend(base, [Added(0, "from another"), Added(1, "once", 7, "request-1")])
+    ours = copy.deepcopy(base)
+    node = ours.add_message("user", "once", idempotency_key="request-1")
+    merge_into(ours, theirs, base)
+    assert [message.content for message in ours.get_current_messages()] == ["root", "from another", "once"]
+    assert node.node_id == "0.0"
+    ours.add_message("assistant", "below it", parent=node)
+    assert contents(ours.message_tree) == ["root", ["from another", ["once", ["below it"]]]]
 
-    def edges(state: ConversationState) -> set[object]:
-        return {(identity(node.parent.data), identity(node.data)) for node in state.message_tree.walk() if node.parent}
 
-    assert edges(both) <= edges(ours) | edges(theirs)
-    assert edges(theirs) <= edges(both)
+def test_repeats_in_opposite_order_do_not_tie_a_knot() -> None:
+    base = begin()
+    theirs = extend(base, [Added(0, "a", 0, "k1"), Added(1, "b", 1, "k2"), Added(2, "end")])
+    ours = extend(base, [Added(0, "b", 2, "k2"), Added(1, "a", 3, "k1"), Added(2, "mine")])
+    assert contents(merged(ours, theirs, base).message_tree) == [
+        "root", ["a", ["b", ["end"]], ["mine"]],
+    ]  # fmt: skip
+
+
+def test_of_two_deliveries_the_first_counts() -> None:
+    base = begin()
+    ours = extend(base, [Added(0, "regenerated", 5, "reply")])
+    theirs = extend(base, [Added(0, "what the user has read", 1, "reply")])
+    (reply,) = merged(ours, theirs, base).message_tree.children
+    assert reply.data.message.content == "what the user has read"
+    assert reply.data.timestamp == DAY + timedelta(minutes=1)
 
 
 def test_different_idempotency_keys_are_different_messages_whatever_they_say() -> None:

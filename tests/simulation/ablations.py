@@ -14,17 +14,18 @@ from unittest import mock
 
 import msgspec
 
-from s3conv.core import commit, folding, log, maintaining, merging, segments
+from s3conv.core import commit, folding, log, maintaining, merging, saving, segments
 from s3conv.core.commit import Announcement, Draft, Found
 from s3conv.core.context import Context
-from s3conv.core.known import Known
+from s3conv.core.known import Known, known_of_document
 from s3conv.core.log import LogObject, Seen
 from s3conv.core.segments import IndexCache, Manifested
-from s3conv.errors import UnavailableError
-from s3conv.format.document import Document, Stamp
+from s3conv.errors import ConflictError, UnavailableError
+from s3conv.format.document import Document, Stamp, decode_document
 from s3conv.format.entry import Entry, read_index_time
-from s3conv.format.keys import LOG, MANIFEST, RECENT, SEGMENTS
+from s3conv.format.keys import LOG, MANIFEST, RECENT, SEGMENTS, document_key, ulid
 from s3conv.store.base import Contended, PreconditionFailed, Written
+from tests.simulation.world import SimStore
 
 Ablation = Callable[[], AbstractContextManager[Any]]
 
@@ -140,6 +141,73 @@ def tombstone_without_lineage() -> AbstractContextManager[Any]:
     return _patched(("s3conv.format.document.Document.tombstone", forgetful))
 
 
+def unknown_called_a_conflict() -> AbstractContextManager[Any]:
+    """Where nobody can tell whether a write was made, its caller is told that it was not."""
+
+    def conflict(draft: Draft, why: str) -> ConflictError:
+        return ConflictError(f"{draft.conversation_id} was not saved: {why}")
+
+    return _patched(("s3conv.core.commit._unknown", conflict))
+
+
+def announced_too_late_for_nothing() -> AbstractContextManager[Any]:
+    """A write that took so long that its announcement is stale is not announced again once it is made."""
+    announce = commit.announce_further
+
+    async def only_before(context: Context, draft: Draft, prefixes: Sequence[str]) -> Announcement:
+        found = await _as_it_is(context, draft.key)
+        if found is not None and found.stamp.write == draft.stamp.write:
+            raise UnavailableError("not announced again")
+        return await announce(context, draft, prefixes)
+
+    return _patched(("s3conv.core.commit.announce_further", only_before))
+
+
+async def _as_it_is(context: Context, key: str) -> Document | None:
+    """A document, looked at without a request of the simulation."""
+    assert isinstance(context.store, SimStore)
+    found = await context.store.unwatched.get(key)
+    return None if found is None else decode_document(found.body, None, key)
+
+
+def loser_keeps_its_intents() -> AbstractContextManager[Any]:
+    """Who has definitely lost leaves its intents in the log."""
+
+    async def nothing(context: Context, keys: Sequence[str]) -> None:
+        return
+
+    return _patched(("s3conv.core.commit.withdraw", nothing), ("s3conv.core.saving.withdraw", nothing))
+
+
+def merged_by_node_id() -> AbstractContextManager[Any]:
+    """Messages count as the same if they have the same place in the tree."""
+    return _patched(("s3conv.model.merge.identity", lambda node: node.node_id))
+
+
+def merge_raises_the_dead() -> AbstractContextManager[Any]:
+    """A state that was loaded before a delete creates the conversation again."""
+    rebased = saving._rebased
+
+    async def anyhow(context: Context, state: Any, known: Known, found: Found, on_conflict: Any) -> Known:
+        document = found.document
+        if document is None or not document.deleted or on_conflict == "raise":
+            return await rebased(context, state, known, found, on_conflict)
+        archive = await context.descriptor()
+        return known_of_document(archive, document, found.etag, found.body, found.date, context.wall_clock())
+
+    return _patched(("s3conv.core.saving._rebased", anyhow))
+
+
+def deleted_by_deleting() -> AbstractContextManager[Any]:
+    """A delete takes the document's key away, and the count of its revisions with it."""
+
+    async def delete(context: Context, conversation_id: str) -> bool:
+        await context.store.delete([document_key(conversation_id)])
+        return True
+
+    return _patched(("s3conv.core.saving.delete", delete))
+
+
 def move_announced_in_one_place() -> AbstractContextManager[Any]:
     """A save that moves the conversation is announced under its new partition alone."""
     draft_of = commit.draft_of
@@ -186,6 +254,35 @@ def fold_within_the_window() -> AbstractContextManager[Any]:
 def unconfirmed() -> AbstractContextManager[Any]:
     """Old intents count without their document."""
     return _patched(("s3conv.core.log.STALE", math.inf))
+
+
+def two_of_one_revision_believed() -> AbstractContextManager[Any]:
+    """Of two intents of one revision the first counts, whatever the document says."""
+    settle = log.settle
+
+    async def believe(context: Context, cache: Any, by_id: dict[str, list[Seen]]) -> dict[str, Entry]:
+        firsts = {}
+        for conversation_id, seen in by_id.items():
+            newest = max(one.intent.entry.revision for one in seen)
+            top = [one for one in seen if one.intent.entry.revision == newest]
+            firsts[conversation_id] = [one for one in top if one.intent.write == top[0].intent.write]
+        return await settle(context, cache, firsts)
+
+    return _patched(("s3conv.core.index.settle", believe))
+
+
+def age_by_own_clock() -> AbstractContextManager[Any]:
+    """How old an intent is, is told by the clock of the process that lists it."""
+    list_ = log.list_log
+
+    async def list_log(context: Context, prefix: str, after: str = "", most: int | None = None) -> list[LogObject]:
+        listed = await list_(context, prefix, after, most)
+        return [replace(one, age=context.wall_clock() - one.written) for one in listed]
+
+    return _patched(
+        *((f"s3conv.core.{module}.list_log", list_log) for module in ("index", "maintaining")),
+        ("tests.simulation.scenario.list_log", list_log),
+    )
 
 
 def manifest_before_log() -> AbstractContextManager[Any]:
@@ -248,7 +345,7 @@ def fold_deletes_first() -> AbstractContextManager[Any]:
 
 def fold_drops_at_once() -> AbstractContextManager[Any]:
     """An intent whose document is not there yet is dropped."""
-    return _patched(("s3conv.core.folding.DEAD", -1.0))
+    return _patched(("s3conv.core.folding.DEAD", -1.0), ("s3conv.core.folding.DEAD_MOVE", -1.0))
 
 
 def fold_without_cas() -> AbstractContextManager[Any]:
@@ -299,6 +396,58 @@ def gone_rows_dropped_at_once() -> AbstractContextManager[Any]:
         return set()
 
     return _patched(("s3conv.core.maintaining.GONE_KEPT", -1.0), ("s3conv.core.maintaining._ids_in_log", nothing))
+
+
+def batch_goes_with_its_first() -> AbstractContextManager[Any]:
+    """A batch is deleted when one of its intents is settled."""
+    plan_ = folding._plan
+
+    async def plan(context: Context, by_id: dict[str, list[Seen]]) -> Any:
+        made = await plan_(context, by_id)
+        folded = {one.place.key for name, seen in by_id.items() if name in made.entries for one in seen}
+        made.done = sorted({*made.done, *(key for key in folded if "/batch." in key)})
+        return made
+
+    return _patched(("s3conv.core.folding._plan", plan))
+
+
+def order_by_time() -> AbstractContextManager[Any]:
+    """Of two rows of a conversation the one that was updated later counts, whatever their revisions."""
+    merged = merging.merged
+
+    async def by_time(rows: Any) -> Any:
+        async for some in rows:
+            yield [row._replace(revision=int(read_index_time(row.updated).timestamp())) for row in some]
+
+    def merged_by_time(runs: Sequence[Any]) -> Any:
+        return merged([by_time(run) for run in runs])
+
+    return _patched(("s3conv.core.folding.merged", merged_by_time), ("s3conv.core.maintaining.merged", merged_by_time))
+
+
+def segment_names_are_used_again() -> AbstractContextManager[Any]:
+    """A segment is written under a name that another one may have had."""
+
+    def few(context: Context) -> str:
+        return ulid(0.0, int(context.new_id(), 16) % 3)
+
+    return _patched(("s3conv.core.merging.fresh_ulid", few), ("s3conv.core.folding.fresh_ulid", few))
+
+
+def collect_at_once() -> AbstractContextManager[Any]:
+    """What no manifest names is deleted however young it is: also what a long merge has just written."""
+    return _patched(("s3conv.core.maintaining.RETIRED_KEPT", -math.inf))
+
+
+def recent_floor_stays() -> AbstractContextManager[Any]:
+    """`recent` leaves out what is too much, and does not say so."""
+    write = folding.write_recent
+
+    async def same_floor(context: Context, rows: Any, floor: str, date: float, folded: Any = ()) -> Any:
+        recent = await write(context, rows, floor, date, folded)
+        return None if recent is None else msgspec.structs.replace(recent, floor=floor)
+
+    return _patched(("s3conv.core.folding.write_recent", same_floor), ("s3conv.core.folding.RECENT_OLDER", 0))
 
 
 def collect_without_bump() -> AbstractContextManager[Any]:
@@ -364,11 +513,19 @@ ALL: dict[str, Ablation] = {
         never_announced_again,
         new_write_id_when_sent_again,
         tombstone_without_lineage,
+        unknown_called_a_conflict,
+        announced_too_late_for_nothing,
+        loser_keeps_its_intents,
+        merged_by_node_id,
+        merge_raises_the_dead,
+        deleted_by_deleting,
         move_announced_in_one_place,
         window_for_every_change,
         window_without_end,
         fold_within_the_window,
         unconfirmed,
+        two_of_one_revision_believed,
+        age_by_own_clock,
         manifest_before_log,
         rows_not_looked_up,
         missing_is_nothing,
@@ -380,6 +537,11 @@ ALL: dict[str, Ablation] = {
         no_moved_rows,
         gone_rows_dropped_by_any_merge,
         gone_rows_dropped_at_once,
+        batch_goes_with_its_first,
+        order_by_time,
+        segment_names_are_used_again,
+        collect_at_once,
+        recent_floor_stays,
         collect_without_bump,
         late_merge,
         merge_over_merge,

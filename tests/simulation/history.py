@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+import zstandard
+
 from s3conv.bridge import run_sync
 from s3conv.format.document import Document, Stamp, decode_document
 from s3conv.format.entry import Entry, Intent, decode_log_object
-from s3conv.format.keys import CONVERSATIONS, LOG, MANIFEST, RECENT, SEGMENTS
-from s3conv.format.manifest import decode_manifest
+from s3conv.format.keys import CONVERSATIONS, LOG, MANIFEST, RECENT, SEGMENTS, parse_log_key
+from s3conv.format.manifest import Recent, decode_manifest
 from tests.simulation.world import Request, World
 
 PARTITION_BY = "metadata.user_id"
@@ -64,6 +67,9 @@ class History:
     violations: list[str] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
     """What the manifest names."""
+    recent: str = ""
+    in_recent: dict[str, int] = field(default_factory=dict)
+    """The newest revision of each conversation that was ever in `recent`."""
 
     def violation(self, what: str) -> None:
         self.world.note(f"!! {what}")
@@ -83,6 +89,8 @@ class History:
             self.named = named
             if missing := named - self.world.inner._space.objects.keys():
                 self.violation(f"the manifest names what is not there: {sorted(missing)}")
+            elif manifest.recent is not None:
+                self._recent(manifest.recent)
         elif request.kind == "delete" and request.key.startswith((SEGMENTS, RECENT)):
             found = run_sync(self.world.inner.get(MANIFEST))
             assert found is not None
@@ -90,6 +98,19 @@ class History:
                 self.violation(f"deleted, and the manifest names it: {sorted(taken)}")
         elif request.kind == "delete" and request.key.startswith(CONVERSATIONS):
             self.violation(f"a document was deleted: {request.key}")
+
+    def _recent(self, recent: Recent) -> None:
+        """`recent` never goes back to an older entry of a conversation."""
+        if recent.name == self.recent:
+            return
+        self.recent = recent.name
+        body = self.world.inner._space.objects[recent.key].body
+        for line in zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress(body).splitlines():
+            row = msgspec.json.decode(line)
+            name, revision = row["conversation_id"], row["revision"]
+            if revision < self.in_recent.get(name, 0):
+                self.violation(f"recent goes back to {name} at {revision}, from {self.in_recent[name]}")
+            self.in_recent[name] = revision
 
     def _document(self, body: bytes) -> None:
         document = decode_document(body, None, "a document")
@@ -110,6 +131,10 @@ class History:
                 f"{document.conversation_id}: revision {document.stamp.revision} after {before.stamp.revision}"
             )
         call = self.call_of(document.stamp.write)
+        if before.deleted and call is not None:
+            told = {text for version in versions[:-1] for text in version.texts[1:]}
+            if risen := [text for text in texts if text in told and not text.startswith(f"{call.client}.")]:
+                self.violation(f"{document.conversation_id}: deleted, and then there is {risen[0]!r} again")
         if before.deleted or document.deleted or (call is not None and call.how == "overwrite"):
             return
         for text, parent in before.messages.items():
@@ -153,6 +178,18 @@ class History:
                 self.violation(f"{call}: its version has the message {versions[made].texts.count(call.message)} times")
             elif versions[made].messages[call.message] != call.parent:
                 self.violation(f"{call}: the message is under {versions[made].messages[call.message]!r}")
+
+    def check_intents(self) -> None:
+        """Where nothing goes wrong, only writes that were made, or may have been, stay announced.
+
+        A batch stays for its others.
+        """
+        made = {version.stamp.write for versions in self.versions.values() for version in versions}
+        made.update(write for call in self.calls if call.outcome == "unknown" for write in call.writes)
+        for key in [key for key in self.world.inner._space.keys if key.startswith(LOG)]:
+            name = parse_log_key(key)
+            if name is not None and name.id_hash is not None and name.write not in made:
+                self.violation(f"{key} announces a write that was not made")
 
     def live(self) -> dict[str, Entry]:
         """The entries of all conversations as their documents now say."""

@@ -200,7 +200,7 @@ class World:
         """Let one thing happen. False: there is nothing."""
         ready = [task for task in self.tasks if self._ready(task)]
         if not ready and not self.held:
-            later = [self._when(task) for task in self.tasks]
+            later = [self._when(task) for task in self.tasks if not isinstance(task.waiting, Join)]
             if not later:
                 return False
             self.now = max(self.now, min(later))
@@ -363,7 +363,7 @@ class SimStore:
     def __init__(self, client: Client) -> None:
         self.url = "sim://world"
         self._client = client
-        self._inner = client.world.inner
+        self.unwatched = client.world.inner
 
     async def _send(
         self,
@@ -382,10 +382,10 @@ class SimStore:
     async def get(
         self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
     ) -> StoredObject | None:
-        return await self._send("get", key, lambda: self._inner.get(key, if_none_match=if_none_match, span=span))
+        return await self._send("get", key, lambda: self.unwatched.get(key, if_none_match=if_none_match, span=span))
 
     async def head(self, key: str) -> ObjectHead | None:
-        return await self._send("head", key, lambda: self._inner.head(key))
+        return await self._send("head", key, lambda: self.unwatched.head(key))
 
     async def put(
         self,
@@ -397,16 +397,16 @@ class SimStore:
         metadata: Mapping[str, str] | None = None,
     ) -> Written:
         def make() -> Coroutine[Any, Any, Written]:
-            return self._inner.put(key, body, if_match=if_match, if_none_match=if_none_match, metadata=metadata)
+            return self.unwatched.put(key, body, if_match=if_match, if_none_match=if_none_match, metadata=metadata)
 
         return await self._send("put", key, make, body, bool(if_match or if_none_match))
 
     async def delete(self, keys: Sequence[str]) -> None:
         if keys:
-            await self._send("delete", " ".join(keys), lambda: self._inner.delete(keys))
+            await self._send("delete", " ".join(keys), lambda: self.unwatched.delete(keys))
 
     async def list(self, prefix: str, *, after: str = "") -> Listing:
-        return await self._send("list", f"{prefix} after {after}", lambda: self._inner.list(prefix, after=after))
+        return await self._send("list", f"{prefix} after {after}", lambda: self.unwatched.list(prefix, after=after))
 
     async def enclosing(self, name: str) -> Sequence[str]:
         return ()
