@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -13,7 +14,14 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
 from s3conv.bridge import run_sync
-from s3conv.errors import BucketNotFoundError, CredentialsError, InvalidInputError, StoreError, UnavailableError
+from s3conv.errors import (
+    BucketNotFoundError,
+    CredentialsError,
+    InvalidInputError,
+    StorageError,
+    StoreError,
+    UnavailableError,
+)
 from s3conv.store import ObjectStore, open_store
 from tests.servers.place import Place
 from tests.store.conftest import Backend
@@ -33,6 +41,20 @@ async def _everything(store: ObjectStore) -> None:
     await store.enclosing("s3conv.json")
     await store.delete(["k/b.json"])
     await store.delete(["k/a.json.zst", "k/c"])
+
+
+ATTEMPTS: list[Callable[[ObjectStore], Coroutine[Any, Any, object]]] = [
+    lambda store: store.get("k/a"),
+    lambda store: store.head("k/a"),
+    lambda store: store.put("k/a", b"1"),
+    lambda store: store.put("k/a", b"1", if_none_match="*"),
+    lambda store: store.put("k/a", b"1", if_match='"e"'),
+    lambda store: store.list("k/"),
+    lambda store: store.delete(["k/a"]),
+    lambda store: store.delete(["k/a", "k/b"]),
+    lambda store: store.enclosing("s3conv.json"),
+]
+"""Every operation, each by itself."""
 
 
 def _record(client: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -94,7 +116,9 @@ def test_an_injected_client_is_used_and_left_open(kind: str, request: pytest.Fix
 def test_owner_and_key_are_sent(kind: str, request: pytest.FixtureRequest) -> None:
     async def body(store: ObjectStore, client: Any) -> None:
         sent = _record(client)
-        await _everything(store)
+        for attempt in ATTEMPTS:
+            with suppress(StorageError):  # a real store has no such owner, and no such key
+                await attempt(store)
         assert {name for name, _ in sent} == EVERY_OPERATION
         for name, parameters in sent:
             assert parameters["ExpectedBucketOwner"] == "123456789012"
@@ -186,18 +210,7 @@ def test_no_retry_mode_sends_a_conditional_put_twice(
 
 
 def test_a_missing_bucket_is_named(s3_endpoint: str | None, s3_session: boto3.Session) -> None:
-    attempts: list[Callable[[ObjectStore], Coroutine[Any, Any, object]]] = [
-        lambda store: store.get("k/a"),
-        lambda store: store.head("k/a"),
-        lambda store: store.put("k/a", b"1"),
-        lambda store: store.put("k/a", b"1", if_none_match="*"),
-        lambda store: store.put("k/a", b"1", if_match='"e"'),
-        lambda store: store.list("k/"),
-        lambda store: store.delete(["k/a"]),
-        lambda store: store.delete(["k/a", "k/b"]),
-        lambda store: store.enclosing("s3conv.json"),
-    ]
-    for attempt in attempts:
+    for attempt in ATTEMPTS:
         store = open_store("s3://no-such-bucket/x/y", session=s3_session, endpoint_url=s3_endpoint)
         with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
             run_sync(attempt(store))
