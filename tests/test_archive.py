@@ -268,12 +268,12 @@ def test_many_conversations_are_saved_loaded_and_paged(kind: Kind) -> None:
 
 
 def test_a_missing_bucket_is_its_own_error(s3_endpoint: str | None, s3_session: Any) -> None:
-    archive = Archive.open("s3://no-such-bucket/prod", session=s3_session, endpoint_url=s3_endpoint)
+    archive = Archive.open("s3://no-such-bucket-7d1e04b6/prod", session=s3_session, endpoint_url=s3_endpoint)
     for operation in (lambda: archive.load("c"), archive.count, lambda: archive.save(start("c"))):
-        with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
+        with pytest.raises(BucketNotFoundError, match="no-such-bucket-7d1e04b6"):
             operation()
     with pytest.raises(BucketNotFoundError):
-        Archive.create("s3://no-such-bucket/prod", session=s3_session, endpoint_url=s3_endpoint)
+        Archive.create("s3://no-such-bucket-7d1e04b6/prod", session=s3_session, endpoint_url=s3_endpoint)
 
 
 def test_both_kinds_of_archive_have_the_same_methods() -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 import s3conv
@@ -99,14 +98,12 @@ def test_a_plain_path_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_s3_with_options_and_with_the_environment(
-    s3_endpoint: str | None,
-    s3_session: boto3.Session,
+    s3_client: Any,
     s3_keys: dict[str, str],
     s3_place: Place,
     export: Callable[..., Path],
 ) -> None:
-    endpoint = s3_endpoint or "https://s3.amazonaws.com"
-    region = s3_session.region_name or "us-east-1"
+    endpoint, region = s3_client.meta.endpoint_url, s3_client.meta.region_name
     url = f"{s3_place.url}/prefix"
     given = ("--endpoint-url", endpoint, "--region", region, "--addressing-style", "path")
     keys = dict(s3_keys)
@@ -114,9 +111,9 @@ def test_s3_with_options_and_with_the_environment(
     keys |= {"S3CONV_ENDPOINT_URL": endpoint, "S3CONV_REGION": region, "S3CONV_ADDRESSING_STYLE": "path"}
     run("import", url, export(branching()), env=keys)
     assert run("list", url, "--count", env=keys).out == "1\n"
-    missing = run("list", "s3://not-there-at-all/x", env=keys, code=1)
+    missing = run("list", "s3://not-there-at-all-7d1e04b6/x", env=keys, code=1)
     assert missing.err.startswith("s3conv: ")
-    assert "not-there-at-all" in missing.err
+    assert "not-there-at-all-7d1e04b6" in missing.err
     assert "no usable credentials" in run("list", url, *given, env={"AWS_CONFIG_FILE": "/dev/null"}, code=1).err
     assert "profile 'nobody'" in run("list", url, *given, "--profile", "nobody", env=keys, code=1).err
 

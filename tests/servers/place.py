@@ -6,7 +6,7 @@ S3CONV_TEST_S3_URL: `s3://bucket` or `s3://bucket/prefix`, where each test takes
     what lies there afterwards; or `s3://` alone, where the tests make a bucket and delete it.
 S3CONV_TEST_S3_ENDPOINT_URL: the store's address, if it is not AWS.
 S3CONV_TEST_S3_KEY, S3CONV_TEST_S3_SECRET: credentials; without them, those that boto3 finds.
-S3CONV_TEST_S3_REGION: the region; without it, the one that boto3 finds, or us-east-1.
+S3CONV_TEST_S3_REGION: the region; without it, the one that boto3 finds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from uuid import uuid4
 
 @dataclass(frozen=True)
 class Given:
-    """A store to test. `endpoint` None: AWS. `bucket` "": make one."""
+    """A store to test. `endpoint` None: AWS. `bucket` "": make one. What is None of `credentials`, boto3 finds."""
 
     endpoint: str | None
     bucket: str
@@ -46,13 +46,11 @@ def given_by(environment: Mapping[str, str]) -> Given | None:
     if unknown := sorted(name for name in names if name.removeprefix("S3CONV_TEST_S3_") not in known):
         raise ValueError(f"{', '.join(unknown)}: expected S3CONV_TEST_S3_ and one of {', '.join(sorted(known))}")
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
-    credentials: dict[str, Any] = {
+    credentials = {
         "aws_access_key_id": environment.get("S3CONV_TEST_S3_KEY"),
         "aws_secret_access_key": environment.get("S3CONV_TEST_S3_SECRET"),
         "region_name": environment.get("S3CONV_TEST_S3_REGION"),
     }
-    if credentials["region_name"] is None and not any(name in environment for name in ("AWS_REGION", "AWS_PROFILE")):
-        credentials["region_name"] = environment.get("AWS_DEFAULT_REGION", "us-east-1")
     return Given(environment.get("S3CONV_TEST_S3_ENDPOINT_URL"), bucket, prefix.strip("/"), credentials)
 
 
@@ -82,7 +80,9 @@ def empty(client: Any, bucket: str, prefix: str) -> None:
 def fresh_bucket(client: Any) -> Iterator[str]:
     """Make a bucket, and delete it with all that is in it afterwards."""
     name = f"s3conv-test-{uuid4().hex}"
-    client.create_bucket(Bucket=name)
+    region = client.meta.region_name
+    where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    client.create_bucket(Bucket=name, **where)
     try:
         yield name
     finally:

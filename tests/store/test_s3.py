@@ -211,8 +211,8 @@ def test_no_retry_mode_sends_a_conditional_put_twice(
 
 def test_a_missing_bucket_is_named(s3_endpoint: str | None, s3_session: boto3.Session) -> None:
     for attempt in ATTEMPTS:
-        store = open_store("s3://no-such-bucket/x/y", session=s3_session, endpoint_url=s3_endpoint)
-        with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
+        store = open_store("s3://no-such-bucket-7d1e04b6/x/y", session=s3_session, endpoint_url=s3_endpoint)
+        with pytest.raises(BucketNotFoundError, match="no-such-bucket-7d1e04b6"):
             run_sync(attempt(store))
         run_sync(store.close())
 
