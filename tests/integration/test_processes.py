@@ -14,7 +14,6 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 import boto3
-import pytest
 
 from s3conv import Archive
 from s3conv.store import ObjectStore, open_store
