@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from s3conv.bridge import run_sync
 from s3conv.format.control import Descriptor
 from s3conv.format.keys import DESCRIPTOR, MANIFEST
 from s3conv.format.manifest import Manifest
-from s3conv.store import ObjectStore, open_store
+from s3conv.store import ObjectStore, StoredObject, open_store
 from s3conv.store.counting import CountingStore
 from tests.integration.proxy import Proxy, proxy_to
 from tests.integration.workload import PARTITION_BY
@@ -50,6 +50,7 @@ class Side:
     proxy: Proxy
     bucket: str
     session: Any
+    plain_client: Any
     aio_session: Any
     runner: asyncio.Runner | None
     impatient: bool = False
@@ -60,9 +61,20 @@ class Side:
     def run(self, coro: Coroutine[Any, Any, R]) -> R:
         return self.runner.run(coro) if self.runner is not None else run_sync(coro)
 
-    def direct(self, prefix: str, endpoint: str) -> ObjectStore:
+    def direct(self, prefix: str) -> ObjectStore:
         """A synchronous store past the proxy."""
-        return open_store(f"s3://{self.bucket}/{prefix}", session=self.session, endpoint_url=endpoint)
+        return open_store(f"s3://{self.bucket}/{prefix}", client=self.plain_client)
+
+    def archive_past_the_proxy(
+        self, objects: Sequence[tuple[str, StoredObject]] = (), prefix: str = "archive"
+    ) -> Archive:
+        """An archive that holds these objects, or nothing yet, as one opens it who has nothing to do with the proxy."""
+        store = self.direct(prefix)
+        if not objects:
+            make_archive(store)
+        for key, found in objects:
+            run_sync(store.put(key, found.body, metadata=found.metadata))
+        return self._stack.enter_context(Archive.open(store, auto_maintain=False))
 
     def client(self) -> Any:
         """The client of this test, with a short patience if it has to do with stalls."""
@@ -100,6 +112,7 @@ def side(
     request: pytest.FixtureRequest,
     proxy: Proxy,
     s3_session: boto3.Session,
+    s3_client: Any,
     s3_bucket: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Side]:
@@ -109,7 +122,7 @@ def side(
     if request.param == "s3-aioboto3":
         aio_session = request.getfixturevalue("aio_session")
         runner = asyncio.Runner()
-    side = Side(request.param, proxy, s3_bucket, s3_session, aio_session, runner)
+    side = Side(request.param, proxy, s3_bucket, s3_session, s3_client, aio_session, runner)
     yield side
     proxy.reset()
     side.close()
@@ -119,6 +132,3 @@ def make_archive(store: ObjectStore) -> None:
     """What `Archive.create` leaves, without its trials of the store."""
     run_sync(store.put(DESCRIPTOR, Descriptor(PARTITION_BY, "made by hand").encode()))
     run_sync(store.put(MANIFEST, Manifest(generation=0, nonce="first").encode()))
-
-
-Make = Callable[[], Coroutine[Any, Any, object]]
