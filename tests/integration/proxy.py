@@ -337,14 +337,13 @@ def always(kind: str, fault: Fault) -> Choose:
     return lambda request: fault if request.kind == kind else None
 
 
-def by_chance(rng: Random, chance: float, faults: list[Fault]) -> Choose:
-    """One of these faults, by chance, for any request that it can happen to."""
+def by_chance(rng: Random, chance: float, often: float, faults: Sequence[Fault]) -> Choose:
+    """One of these faults, by chance, for any request that it can happen to; `often` for conditional PUTs."""
 
     def choose(request: Request) -> Fault | None:
-        if rng.random() >= chance:
+        if rng.random() >= (often if request.conditional else chance):
             return None
-        fault = rng.choice(faults)
-        return fault if possible(fault, request) else None
+        return rng.choice([fault for fault in faults if possible(fault, request)])
 
     return choose
 
