@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from base64 import b64encode
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -438,3 +439,18 @@ def test_a_page_cut_before_its_first_key_is_followed(faulty_backend: Backend, fa
 
     faulty_backend.run(body)
     assert len(faulty.requests) == 2
+
+
+def test_nothing_is_unpacked_behind_our_back(faulty_backend: Backend, faulty: FaultyServer) -> None:
+    """A Content-Encoding is part of the object's description, and no reason to unpack it."""
+    packed = gzip.compress(b" " * 10_000_000)
+    faulty.respond = lambda method, path, number: Answer(
+        200, packed, {"ETag": '"e"', "Content-Encoding": "gzip", "Last-Modified": "Mon, 02 Mar 2026 10:00:00 GMT"}
+    )
+
+    async def body(store: ObjectStore) -> None:
+        found = await store.get("a/b")
+        assert found is not None
+        assert found.body == packed
+
+    faulty_backend.run(body)
