@@ -324,6 +324,19 @@ def once(kind: str, fault: Fault, nth: int = 1) -> Choose:
     return choose
 
 
+def first_of_each(fault: Fault) -> Choose:
+    """That fault for the first request of each kind."""
+    kinds: set[str] = set()
+
+    def choose(request: Request) -> Fault | None:
+        if request.kind in kinds or not possible(fault, request):
+            return None
+        kinds.add(request.kind)
+        return fault
+
+    return choose
+
+
 def each_of(requests: Sequence[Request]) -> Iterator[tuple[Request, int]]:
     """Requests, each with how many of its kind there were up to it."""
     kinds: Counter[str] = Counter()
