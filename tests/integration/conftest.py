@@ -24,7 +24,7 @@ from tests.integration.workload import PARTITION_BY
 
 R = TypeVar("R")
 
-READ_TIMEOUT = 0.3
+READ_TIMEOUT = 0.5
 """Seconds that clients wait for an answer in tests of stalls; a slow answer of the server is one more fault to them."""
 
 

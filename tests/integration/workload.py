@@ -269,17 +269,18 @@ async def _keyed(me: Actor, message: str) -> None:
 
 async def _many(me: Actor, message: str) -> None:
     """A batch."""
-    held: list[Held] = []
-    calls: list[Call] = []
+    states: list[ConversationState] = []
     for conversation_id in me.rng.sample((*KEPT, *MOVING, *WINDOWED), 3):
-        state = await done(me.archive.load(conversation_id)) or start(conversation_id)
+        state = await done(me.archive.load(conversation_id))
+        states.append(state if state is not None else start(conversation_id))
+    calls: list[Call] = []
+    for state in states:
         parent, moves = _change(me, state, message)
-        held.append(Held(state))
-        calls.append(me.journal.begin(conversation_id, "many", message=message, parent=parent, moves=moves))
+        calls.append(me.journal.begin(state.conversation_id, "many", message=message, parent=parent, moves=moves))
     failed: dict[str, StorageError] = {}
     entries: dict[str, Entry] = {}
     try:
-        for entry in await done(me.archive.save_many([one.state for one in held], "merge")):
+        for entry in await done(me.archive.save_many(states, "merge")):
             entries[entry.conversation_id] = entry
     except PartialSaveError as error:
         failed = error.failed
