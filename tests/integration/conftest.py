@@ -82,6 +82,7 @@ class Side:
             options: dict[str, Any] = {"max_pool_connections": 8, **self.config}
             if self.impatient:
                 options["read_timeout"] = READ_TIMEOUT
+                options["retries"] = {"total_max_attempts": 10}  # a machine that is slow now and then is not the point
             if self.runner is None:
                 self._client = self.session.client("s3", endpoint_url=self.proxy.url, config=Config(**options))
                 self._stack.callback(self._client.close)
