@@ -164,6 +164,37 @@ def test_a_body_that_never_comes_whole_is_unavailable(faulty_backend: Backend, f
     assert faulty.methods == ["GET"] * 4
 
 
+@pytest.mark.parametrize("operation", [_get, _get_span])
+def test_a_refusal_that_ends_early_is_asked_for_again(
+    faulty_backend: Backend, faulty: FaultyServer, operation: Operation
+) -> None:
+    whole = error(404, "NoSuchKey")
+    short = Answer(404, whole.body[:40], whole.headers, cut=len(whole.body) - 40)
+    faulty.respond = lambda method, path, number: short if number < 3 else whole
+
+    async def body(store: ObjectStore) -> None:
+        assert await operation(store) is None
+        faulty.respond = lambda method, path, number: short
+        with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+            await operation(store)
+
+    faulty_backend.run(body)
+    assert faulty.methods == ["GET"] * 8
+
+
+@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (403, "AccessDenied"), (503, "SlowDown")])
+def test_a_refusal_of_a_conditional_put_that_ends_early_says_nothing(
+    faulty_backend: Backend, faulty: FaultyServer, status: int, code: str
+) -> None:
+    whole = error(status, code)
+    faulty.respond = lambda method, path, number: Answer(
+        status, whole.body[:40], whole.headers, cut=len(whole.body) - 40
+    )
+    with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+        faulty_backend.run(_put_if)
+    assert faulty.methods == ["PUT"]
+
+
 def test_a_body_that_is_not_what_its_checksum_says_is_not_taken(faulty_backend: Backend, faulty: FaultyServer) -> None:
     other = {"x-amz-checksum-crc32": b64encode(crc32(b"another body").to_bytes(4, "big")).decode()}
     faulty.respond = lambda method, path, number: Answer(200, b"body", {**FOUND.headers, **other})
