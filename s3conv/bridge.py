@@ -171,7 +171,15 @@ class InlineRunner:
 
 
 class InlineTaskRunner(InlineRunner):
-    """The same on an event loop: jobs run inline, but waiting lets others run."""
+    """The same on an event loop: a job runs when it is awaited, within its caller, and its waiting lets others run."""
+
+    def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
+        return fn(arg)
+
+    async def settle(self, jobs: Iterable[Awaitable[Any]]) -> None:
+        for job in jobs:
+            if isinstance(job, Coroutine):
+                job.close()  # one that nobody awaited does not run any more
 
     async def sleep(self, seconds: float) -> None:
         import asyncio
