@@ -274,6 +274,16 @@ def test_a_swap_whose_answer_was_lost_is_recognized() -> None:
     assert listed(fresh(store)) == ["a"]
 
 
+def test_an_outage_is_not_taken_for_others_that_are_faster() -> None:
+    archive, store = opened()
+    archive.save(start("a"))
+    store.fail("put", "manifest.json", UnavailableError("503"), times=99)
+    with pytest.raises(UnavailableError, match="503"):
+        archive.maintain()
+    store.faults.clear()
+    assert archive.maintain().folded == 1
+
+
 def test_maintenance_that_is_always_overtaken_says_so() -> None:
     archive, store = opened()
     archive.save(start("a"))
