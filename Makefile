@@ -3,6 +3,8 @@
 
 VENV := .venv
 VENV_NOAIO := .venv-noaio
+VENV_MINISTACK := .venv-ministack
+MINISTACK := ministack>=1.5
 PYTEST := -m pytest -p tests.plugins.no_hidden_skips
 PYTEST_ARGS ?=
 SEEDS ?= 10000
@@ -14,7 +16,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo test test-noaio simulate lint format bench constraints clean
+.PHONY: help demo test test-noaio test-ceph simulate lint format bench constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -22,21 +24,25 @@ help:
 	@echo 'make demo        import, list, show and export sample conversations, in a temporary folder'
 	@echo 'make test        every test (PYTEST_ARGS="-k tree" for some)'
 	@echo 'make test-noaio  the tests again without aioboto3, on the newest boto3'
+	@echo 'make test-ceph   the tests of S3 on Ceph, as root: makes a Debian tree with it in /var/tmp (700 MB)'
 	@echo 'make simulate    the simulation of writers, crashes and faults, as long as you like (SEEDS=100000)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff format and mend the code'
 	@echo 'make bench       the benchmarks'
-	@echo 'make constraints write both files of exact versions anew'
+	@echo 'make constraints write the files of exact versions anew'
 	@echo 'make clean       remove environments, caches and builds'
 
 demo: $(VENV)/.installed-cli
 	@$(VENV)/bin/python examples/demo.py
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV_MINISTACK)/.installed
 	$(VENV)/bin/python $(PYTEST) $(PYTEST_ARGS)
 
-test-noaio: $(VENV_NOAIO)/.installed-dev
+test-noaio: $(VENV_NOAIO)/.installed-dev $(VENV_MINISTACK)/.installed
 	$(VENV_NOAIO)/bin/python $(PYTEST) $(PYTEST_ARGS) $(NOAIO_TESTS)
+
+test-ceph: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m tests.servers.ceph $(VENV)/bin/python $(PYTEST) -m s3 $(PYTEST_ARGS)
 
 simulate: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m tests.simulation.simulate --seeds $(SEEDS)
@@ -59,14 +65,15 @@ bench: $(VENV)/.installed-dev
 constraints:
 	.ci/freeze '.[all,dev]' constraints.txt
 	.ci/freeze '.[cli,dev]' constraints-noaio.txt
+	.ci/freeze '$(MINISTACK)' constraints-ministack.txt
 
 clean:
-	rm -rf $(VENV) $(VENV_NOAIO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_NOAIO) $(VENV_MINISTACK) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp is newer than the files that it was installed from, or it is made again.
 
-$(VENV)/bin/python $(VENV_NOAIO)/bin/python:
+$(VENV)/bin/python $(VENV_NOAIO)/bin/python $(VENV_MINISTACK)/bin/python:
 	@python=$$(.ci/find-python) && venv=$(@D) && "$$python" -m venv --clear "$${venv%/bin}"
 
 $(VENV)/.installed-cli: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -79,4 +86,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV_NOAIO)/.installed-dev: pyproject.toml constraints-noaio.txt | $(VENV_NOAIO)/bin/python
 	@echo 'Installing s3conv[cli,dev] into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-noaio.txt -e '.[cli,dev]'
+	@touch $@
+
+# The S3 server of the tests. It pins botocore, hence an environment of its own.
+$(VENV_MINISTACK)/.installed: constraints-ministack.txt | $(VENV_MINISTACK)/bin/python
+	@echo 'Installing MiniStack into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-ministack.txt '$(MINISTACK)'
 	@touch $@

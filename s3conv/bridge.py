@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -75,9 +76,56 @@ class Runner(Protocol):
         """Wait."""
         ...
 
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Held by one caller at a time of those that name the same; the others wait."""
+        ...
+
+    def has_turns(self, name: str) -> bool:
+        """Whether anybody holds such a turn, or waits for one."""
+        ...
+
     def close(self) -> None:
         """Release threads. Jobs that run are waited for."""
         ...
+
+
+class _Turns:
+    """Locks by name, each there for as long as somebody has it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[Any, int]] = {}
+        self._guard = threading.Lock()
+
+    @asynccontextmanager
+    async def of_thread(self, name: str) -> AsyncGenerator[None]:
+        """A turn among threads. It never suspends."""
+        with self._used(name, threading.RLock) as lock, lock:
+            yield
+
+    @asynccontextmanager
+    async def of_task(self, name: str) -> AsyncGenerator[None]:
+        """A turn among the tasks of one event loop."""
+        import asyncio
+
+        with self._used(name, asyncio.Lock) as lock:
+            async with lock:
+                yield
+
+    def any(self, name: str) -> bool:
+        return name in self._locks
+
+    @contextmanager
+    def _used(self, name: str, make: Callable[[], Any]) -> Generator[Any]:
+        with self._guard:
+            lock, users = self._locks.get(name) or (make(), 0)
+            self._locks[name] = lock, users + 1
+        try:
+            yield lock
+        finally:
+            with self._guard:
+                lock, users = self._locks.pop(name)
+                if users > 1:
+                    self._locks[name] = lock, users - 1
 
 
 class _Done(Awaitable[R]):
@@ -100,6 +148,9 @@ class _Done(Awaitable[R]):
 class InlineRunner:
     """For stores that answer at memory or disk speed: a thread for each small file would halve the speed."""
 
+    def __init__(self) -> None:
+        self._turns = _Turns()
+
     def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
         return _Done(fn(arg))
 
@@ -109,17 +160,34 @@ class InlineRunner:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_thread(name)
+
+    def has_turns(self, name: str) -> bool:
+        return self._turns.any(name)
+
     def close(self) -> None:
         return
 
 
 class InlineTaskRunner(InlineRunner):
-    """The same on an event loop: jobs run inline, but waiting lets others run."""
+    """The same on an event loop: a job runs when it is awaited, within its caller, and its waiting lets others run."""
+
+    def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
+        return fn(arg)
+
+    async def settle(self, jobs: Iterable[Awaitable[Any]]) -> None:
+        for job in jobs:
+            if isinstance(job, Coroutine):
+                job.close()  # one that nobody awaited does not run any more
 
     async def sleep(self, seconds: float) -> None:
         import asyncio
 
         await asyncio.sleep(seconds)
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_task(name)
 
 
 class _ThreadJob(Awaitable[R]):
@@ -139,6 +207,7 @@ class ThreadRunner:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
         self._lock = threading.Lock()
+        self._turns = _Turns()
 
     def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
         with self._lock:
@@ -154,6 +223,12 @@ class ThreadRunner:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_thread(name)
+
+    def has_turns(self, name: str) -> bool:
+        return self._turns.any(name)
+
     def close(self) -> None:
         with self._lock:
             pool, self._pool = self._pool, None
@@ -165,6 +240,9 @@ class TaskRunner:
     """For asynchronous stores: jobs are tasks of the caller's event loop."""
 
     # asyncio is imported where it is used: a synchronous function that starts cold does without its 10 ms.
+
+    def __init__(self) -> None:
+        self._turns = _Turns()
 
     def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
         import asyncio
@@ -183,6 +261,12 @@ class TaskRunner:
         import asyncio
 
         await asyncio.sleep(seconds)
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_task(name)
+
+    def has_turns(self, name: str) -> bool:
+        return self._turns.any(name)
 
     def close(self) -> None:
         return

@@ -1,78 +1,109 @@
-"""An S3 server on loopback for every test that asks for one, and sessions with credentials that open nothing else.
+"""An S3 store for every test that asks for one, and sessions with the credentials that open it.
 
-The server is a mock: it says whether s3conv speaks the protocol, not whether a store keeps it. For that, run the same
-tests against a real one: S3CONV_TEST_S3_ENDPOINT is its URL, S3CONV_TEST_S3_KEY and S3CONV_TEST_S3_SECRET open it.
+It is MiniStack, started as a child on loopback; or the store that S3CONV_TEST_S3_URL names, see `servers/place.py`.
+Nothing stands in for either: where it is missing, the tests fail and say what to do.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
 
-_SERVER = """
-import logging
-import sys
-from moto.server import ThreadedMotoServer
-logging.getLogger("werkzeug").setLevel("ERROR")  # no line for each request
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(*server.get_host_and_port(), flush=True)
-sys.stdin.read()
-"""
-_CREDENTIALS: dict[str, Any] = {
-    "aws_access_key_id": os.environ.get("S3CONV_TEST_S3_KEY", "testing"),
-    "aws_secret_access_key": os.environ.get("S3CONV_TEST_S3_SECRET", "testing"),
-    "region_name": "us-east-1",
-}
+from tests.servers.ministack import ministack
+from tests.servers.place import Given, Place, empty, fresh_bucket, given_by
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks the S3 store under test for anything: `-m s3` runs that alone."""
+    for item in items:
+        if not isinstance(item, pytest.Function) or "faulty" in item.fixturenames:
+            continue
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if "s3_given" in item.fixturenames or any(isinstance(one, str) and one.startswith("s3") for one in parameters):
+            item.add_marker("s3")
+
+
+ANY_CREDENTIALS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The URL of an S3 server that lives as long as the test session."""
-    if given := os.environ.get("S3CONV_TEST_S3_ENDPOINT"):
+def s3_given() -> Iterator[Given]:
+    """The store under test: the one that the environment names, or a MiniStack that lives as long as the session."""
+    given = given_by(os.environ)
+    if given is not None:
         yield given
         return
-    # Its own process, which ends with the pipe to it: in this one it would hook itself into botocore.
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        host, port = server.stdout.readline().split()
-        yield f"http://{host}:{port}"
-        server.kill()
+    with ministack() as url:
+        yield Given(url, "", "", ANY_CREDENTIALS)
 
 
 @pytest.fixture(scope="session")
-def s3_session() -> boto3.Session:
-    """A boto3 session with the test server's credentials; nothing of this machine's configuration counts."""
-    return boto3.Session(**_CREDENTIALS)
+def s3_endpoint(s3_given: Given) -> str | None:
+    """The store's address; None if it is AWS."""
+    return s3_given.endpoint
 
 
-@pytest.fixture
-def aio_session() -> Any:
-    """An aioboto3 session with the test server's credentials."""
+@pytest.fixture(scope="session")
+def s3_session(s3_given: Given) -> boto3.Session:
+    """A boto3 session with the store's credentials."""
+    return boto3.Session(**s3_given.credentials)
+
+
+@pytest.fixture(scope="session")
+def aio_session(s3_given: Given) -> Any:
+    """An aioboto3 session with the store's credentials. One for all: each reads the SDK's model of S3 anew."""
     aioboto3 = pytest.importorskip("aioboto3", reason="aioboto3 is not installed")
-    return aioboto3.Session(**_CREDENTIALS)
+    return aioboto3.Session(**s3_given.credentials)
 
 
 @pytest.fixture(scope="session")
-def s3_client(s3_endpoint: str, s3_session: boto3.Session) -> Iterator[Any]:
+def s3_client(s3_endpoint: str | None, s3_session: boto3.Session) -> Iterator[Any]:
     """A plain boto3 client, to look into a bucket past s3conv."""
     client = s3_session.client("s3", endpoint_url=s3_endpoint)
     yield client
     client.close()
 
 
+@pytest.fixture(scope="session")
+def s3_keys(s3_session: boto3.Session) -> Mapping[str, str]:
+    """The store's credentials and region as variables, for a process that is started."""
+    found = s3_session.get_credentials()
+    assert found is not None
+    keys = found.get_frozen_credentials()
+    assert keys.access_key is not None
+    assert keys.secret_key is not None
+    variables = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+    if keys.token:
+        variables["AWS_SESSION_TOKEN"] = keys.token
+    return variables
+
+
+@pytest.fixture(scope="session")
+def _shared_bucket(s3_given: Given, s3_client: Any) -> Iterator[str]:
+    if s3_given.bucket:
+        yield s3_given.bucket
+        return
+    with fresh_bucket(s3_client) as name:
+        yield name
+
+
 @pytest.fixture
-def s3_bucket(s3_client: Any) -> str:
-    """The name of a fresh bucket."""
-    name = f"s3conv-test-{uuid4().hex}"
-    s3_client.create_bucket(Bucket=name)
-    return name
+def s3_place(s3_given: Given, s3_client: Any, _shared_bucket: str) -> Iterator[Place]:
+    """A fresh prefix in the bucket under test."""
+    place = Place(_shared_bucket, f"{s3_given.prefix}/{uuid4().hex}".lstrip("/"))
+    yield place
+    empty(s3_client, place.bucket, f"{place.prefix}/")
+
+
+@pytest.fixture
+def s3_bucket(s3_given: Given, s3_client: Any) -> Iterator[str]:
+    """A fresh bucket, for the few tests that need the whole of one."""
+    if s3_given.bucket:
+        pytest.skip("needs a bucket of its own, and S3CONV_TEST_S3_URL gives one for all tests")
+    with fresh_bucket(s3_client) as name:
+        yield name

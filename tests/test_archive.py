@@ -24,6 +24,7 @@ from s3conv import (
     InvalidInputError,
     StorageError,
 )
+from tests.servers.place import Place
 
 HOSTILE_IDS = [
     "..",
@@ -121,7 +122,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
         return Kind(f"file://{tmp_path}/archive", asynchronous, {})
     session = request.getfixturevalue("aio_session" if asynchronous else "s3_session")
     options = {"session": session, "endpoint_url": request.getfixturevalue("s3_endpoint")}
-    return Kind(f"s3://{request.getfixturevalue('s3_bucket')}/prod", asynchronous, options)
+    return Kind(f"{request.getfixturevalue('s3_place').url}/prod", asynchronous, options)
 
 
 def start(conversation_id: str, **metadata: Any) -> ConversationState:
@@ -227,9 +228,11 @@ def test_of_writers_at_once_one_wins_and_the_others_are_told(kind: Kind) -> None
     kind.run(body)
 
 
-def test_tasks_at_once_on_one_conversation_lose_nothing(s3_endpoint: str, aio_session: Any, s3_bucket: str) -> None:
+def test_tasks_at_once_on_one_conversation_lose_nothing(
+    s3_endpoint: str | None, aio_session: Any, s3_place: Place
+) -> None:
     async def body() -> None:
-        url = f"s3://{s3_bucket}/prod"
+        url = f"{s3_place.url}/prod"
         async with await AsyncArchive.create(url, session=aio_session, endpoint_url=s3_endpoint) as archive:
             await archive.save(start("c"))
 
@@ -264,13 +267,13 @@ def test_many_conversations_are_saved_loaded_and_paged(kind: Kind) -> None:
     kind.run(body, partition_by="metadata.user_id")
 
 
-def test_a_missing_bucket_is_its_own_error(s3_endpoint: str, s3_session: Any) -> None:
-    archive = Archive.open("s3://no-such-bucket/prod", session=s3_session, endpoint_url=s3_endpoint)
+def test_a_missing_bucket_is_its_own_error(s3_endpoint: str | None, s3_session: Any) -> None:
+    archive = Archive.open("s3://no-such-bucket-7d1e04b6/prod", session=s3_session, endpoint_url=s3_endpoint)
     for operation in (lambda: archive.load("c"), archive.count, lambda: archive.save(start("c"))):
-        with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
+        with pytest.raises(BucketNotFoundError, match="no-such-bucket-7d1e04b6"):
             operation()
     with pytest.raises(BucketNotFoundError):
-        Archive.create("s3://no-such-bucket/prod", session=s3_session, endpoint_url=s3_endpoint)
+        Archive.create("s3://no-such-bucket-7d1e04b6/prod", session=s3_session, endpoint_url=s3_endpoint)
 
 
 def test_both_kinds_of_archive_have_the_same_methods() -> None:

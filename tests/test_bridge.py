@@ -5,11 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
-from s3conv.bridge import InlineRunner, Runner, TaskRunner, ThreadRunner, iter_sync, ordered_map, run_sync
+from s3conv import AsyncArchive, ConversationState
+from s3conv.bridge import (
+    InlineRunner,
+    InlineTaskRunner,
+    Runner,
+    TaskRunner,
+    ThreadRunner,
+    iter_sync,
+    ordered_map,
+    run_sync,
+)
+from s3conv.store import Contended, Written
+from s3conv.store.memory import MemoryStore
 
 RUNNERS: list[Callable[[], Runner]] = [InlineRunner, lambda: ThreadRunner(4)]
 
@@ -152,3 +166,92 @@ def test_a_thread_runner_can_be_closed_twice_and_starts_again_when_used() -> Non
     assert run_sync(collect(runner, 2, 3)) == [0, 2, 4]
     runner.close()
     runner.close()
+
+
+def test_a_turn_is_had_by_one_thread_at_a_time() -> None:
+    runner = ThreadRunner(1)
+    inside: list[int] = []
+    most: list[int] = []
+
+    async def take(number: int) -> None:
+        async with runner.turn("a"):
+            inside.append(number)
+            most.append(len(inside))
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: run_sync(take(number)), range(200)))
+    assert set(most) == {1}
+    assert not runner.has_turns("a")
+
+
+def test_a_turn_is_had_by_one_task_at_a_time_also_where_one_is_cancelled() -> None:
+    runner = TaskRunner()
+    order: list[str] = []
+
+    async def take(name: str, who: str) -> None:
+        async with runner.turn(name):
+            order.append(f"{who} in")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            order.append(f"{who} out")
+
+    async def body() -> None:
+        tasks = [asyncio.ensure_future(take("a", who)) for who in "xyz"]
+        await asyncio.sleep(0)
+        assert runner.has_turns("a")
+        assert not runner.has_turns("b")
+        await take("b", "other")  # waits for none of them
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(body())
+    assert [one for one in order if "other" not in one] == ["x in", "x out", "z in", "z out"]
+    assert not runner.has_turns("a")
+
+
+def test_a_job_on_an_event_loop_may_wait_where_its_store_runs_inline() -> None:
+    runner = InlineTaskRunner()
+    begun: list[int] = []
+
+    async def job(number: int) -> int:
+        begun.append(number)
+        await runner.sleep(0.0)
+        return number * number
+
+    async def whole() -> list[int]:
+        return [square async for square in ordered_map(runner, job, [1, 2, 3], 1)]
+
+    assert asyncio.run(whole()) == [1, 4, 9]
+    assert begun == [1, 2, 3]
+
+
+def test_what_is_settled_on_an_event_loop_does_not_run_any_more() -> None:
+    runner = InlineTaskRunner()
+
+    async def job(number: int) -> int:
+        raise AssertionError("it was settled")
+
+    async def whole() -> None:
+        await runner.settle([runner.spawn(job, 1)])
+
+    asyncio.run(whole())
+
+
+def test_a_batch_waits_for_others_also_on_an_event_loop() -> None:
+    class Busy(MemoryStore):
+        refusals = 2
+
+        async def put(self, key: str, body: bytes, **options: Any) -> Written:
+            if key.startswith("conversations/") and self.refusals:
+                self.refusals -= 1
+                raise Contended("another write is in progress")
+            return await super().put(key, body, **options)
+
+    async def whole() -> list[int]:
+        store = Busy()
+        async with await AsyncArchive.create(store) as archive:
+            states = [ConversationState.start(f"conv-{number}", system="Hi") for number in range(3)]
+            return [entry.revision for entry in await archive.save_many(states)]
+
+    assert asyncio.run(whole()) == [1, 1, 1]

@@ -9,9 +9,10 @@ What to write, and what to do about a conflict, is decided in `saving.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from s3conv.core.context import Context
 from s3conv.core.known import Known
@@ -29,6 +30,9 @@ SENDS = 6
 
 SUPERSEDED = '"superseded"'
 """Stands for the ETag of a version of ours that was built upon before we saw it: no document ever has it."""
+
+
+BeforeLook = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +158,21 @@ async def withdraw(context: Context, keys: Sequence[str]) -> None:
         return  # readers confirm old intents, and maintenance drops those that have no document
 
 
-async def commit(context: Context, draft: Draft, announcement: Announcement, *, rebases: bool) -> Written | Found:
+async def commit(
+    context: Context, draft: Draft, announcement: Announcement, *, before_look: BeforeLook | None
+) -> Written | Found:
     """PUT the document until the answer is definite.
 
     Args:
         draft: what to write.
         announcement: of its intent, which was made before.
-        rebases: whether a rejected write is tried again on top of what is there, so that it is harmless to take for
-            lost a write that may have been made and built upon long ago.
+        before_look: given if a rejected write is tried again on top of what is there, so that it is harmless to take
+            for lost a write that may have been made and built upon long ago. It is awaited between the rejection and
+            the look at what is there: what was found before a wait would be out of date after it.
 
     Returns:
-        The ETag and the store's clock, or what was found in its place.
+        The ETag and the store's clock; or what was found in its place. The intents of such a write are left to the
+        caller to withdraw, who may have a more urgent request to make.
 
     Raises:
         OutcomeUnknownError: it may have been written, or may yet be. Its intents stay.
@@ -181,13 +189,14 @@ async def commit(context: Context, draft: Draft, announcement: Announcement, *, 
                 # Re-sent identical on purpose: a lost response must not become a false conflict.
                 written = await _put(context, draft)
             except PreconditionFailed:
+                if before_look is not None and not unanswered:
+                    await before_look()
                 try:
                     found = await look(context, draft.key, draft.conversation_id)
                 except StorageError as error:
                     raise _unknown(draft, f"refused, which may be its own echo, and then: {error}") from error
-                outcome = _settle(draft, found, certain=rebases and not unanswered)
+                outcome = _settle(draft, found, certain=before_look is not None and not unanswered)
                 if isinstance(outcome, Found):
-                    await withdraw(context, announcement.keys)
                     return outcome
                 written = outcome
             except Contended:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -173,9 +173,8 @@ async def merge(context: Context, cache: IndexCache, now: Manifested, target: Ru
     rows = newest.watch(merged(runs)) if thin else merged(runs)
     written = await write_segments(context, rows, now.date, keep)
     if thin:
-        found = {row.key[2]: row for row in await rows_of_recent(context, cache, recent, reader)}
-        found.update({row.key[2]: row for row in newest.rows()})
-        recent = await write_recent(context, found.values(), newest.floor, now.date)
+        found = await rows_of_recent(context, cache, recent, reader)
+        recent = await write_recent(context, newest_of([*newest.rows(), *found]), newest.floor, now.date)
     committed = await _commit(context, now, target, written, recent)
     return Merging(written, sum(map(len, sources))) if committed else None
 
@@ -238,6 +237,19 @@ class Newest:
 
     def rows(self) -> list[Row]:
         return [row for _, _, row in (*self._live, *self._deleted)]
+
+
+def newest_of(rows: Iterable[Row]) -> Iterable[Row]:
+    """Of each conversation the row of its highest revision, the first of several.
+
+    Two may be live: where it is, and where it was before a move of which only a part is folded.
+    """
+    found: dict[str, Row] = {}
+    for row in rows:
+        known = found.setdefault(row.key[2], row)
+        if row.revision > known.revision:
+            found[row.key[2]] = row
+    return found.values()
 
 
 class _Keep:

@@ -20,7 +20,7 @@ from s3conv.core.context import Context
 from s3conv.core.folding import ATTEMPTS, retire, write_recent
 from s3conv.core.inspecting import SETTLED, Log, ManifestSeen, Part, manifest_as_it_is, read_log
 from s3conv.core.log import OvertakenError
-from s3conv.core.maintaining import GONE_KEPT, Newest
+from s3conv.core.maintaining import GONE_KEPT, Newest, newest_of
 from s3conv.core.merging import Rows, merged, of_list, rows_of, store_time, write_segments
 from s3conv.core.scanning import Scanned, read_documents, scan
 from s3conv.core.segments import IndexCache, swap_manifest
@@ -161,7 +161,7 @@ async def _replaced(context: Context, reader: RowReader, noted: ManifestSeen, so
                 f"{context.name(gone.key)}, which the rebuilding of the index had written, was deleted before it was "
                 "done: run `s3conv verify --repair` again"
             ) from None
-        recent = await write_recent(context, _one_each(newest.rows()), newest.floor, date)
+        recent = await write_recent(context, newest_of(newest.rows()), newest.floor, date)
         if any(segment.key not in before for segment in current.broken):
             return False
         changed = msgspec.structs.replace(
@@ -189,14 +189,6 @@ def _keep(log: Log, date: float) -> Callable[[Row], bool] | None:
         return None
     before, in_log = store_time(date - GONE_KEPT), {id_hash(conversation_id) for conversation_id in log.intents}
     return lambda row: not row.gone or row.updated > before or id_hash(row.key[2]) in in_log
-
-
-def _one_each(rows: Sequence[Row]) -> list[Row]:
-    """For each conversation its highest revision."""
-    found: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: row.revision):
-        found[row.key[2]] = row
-    return list(found.values())
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from s3conv.core.commit import (
     look,
     withdraw,
 )
+from s3conv.core.contention import Contention
 from s3conv.core.context import Context
 from s3conv.core.known import Known, known_of, known_of_document, nothing_known, recall, remember, with_attempt
 from s3conv.core.loading import state_of
@@ -52,7 +53,15 @@ REBASES = 40
 async def save(context: Context, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
     """Write a conversation; see `Archive.save`."""
     _check_on_conflict(on_conflict)
-    return await _save_on(context, state, await _known(context, state), on_conflict)
+    known = await _known(context, state)
+    key = document_key(state.conversation_id)
+    async with Contention(context, key) as contention:
+        if on_conflict != "raise" and contention.is_crowded:
+            await contention.wait()
+            found = await look(context, key, state.conversation_id)
+            if found.etag != known.etag:
+                known = await _rebased(context, state, known, found, on_conflict)
+        return await _save_on(context, state, known, on_conflict, contention)
 
 
 async def _known(context: Context, state: ConversationState) -> Known:
@@ -60,14 +69,15 @@ async def _known(context: Context, state: ConversationState) -> Known:
     return recall(state, archive, state.conversation_id) or nothing_known(archive, state.conversation_id)
 
 
-async def _save_on(context: Context, state: ConversationState, known: Known, on_conflict: OnConflict) -> Entry:
-    for attempt in range(REBASES):
-        if attempt:
-            await context.back_off(attempt)
+async def _save_on(
+    context: Context, state: ConversationState, known: Known, on_conflict: OnConflict, contention: Contention
+) -> Entry:
+    for _ in range(REBASES):
         draft, announcement = await _announced(context, state, known)
-        outcome = await _commit_state(context, state, draft, announcement, on_conflict)
+        outcome = await _commit_state(context, state, draft, announcement, on_conflict, contention)
         if isinstance(outcome, Entry):
             return outcome
+        contention.lost(announcement)
         known = await _rebased(context, state, draft.built_on, outcome, on_conflict)
     raise ConflictError(
         f"conversation {state.conversation_id!r} was not saved: another writer was faster {REBASES} times in a row; "
@@ -105,11 +115,17 @@ async def _draft(
 
 
 async def _commit_state(
-    context: Context, state: ConversationState, draft: Draft, announcement: Announcement, on_conflict: OnConflict
+    context: Context,
+    state: ConversationState,
+    draft: Draft,
+    announcement: Announcement,
+    on_conflict: OnConflict,
+    contention: Contention,
 ) -> Entry | Found:
     archive = await context.descriptor()
     try:
-        outcome = await commit(context, draft, announcement, rebases=on_conflict != "raise")
+        before_look = contention.wait if on_conflict != "raise" else None
+        outcome = await commit(context, draft, announcement, before_look=before_look)
     except BaseException as error:
         # Unknown, or cancelled on the way: a later save of this state may meet this write, and must know it.
         if isinstance(error, OutcomeUnknownError) or not isinstance(error, StorageError):
@@ -284,12 +300,14 @@ async def _save_announced(job: _Job) -> Entry | StorageError:
     try:
         # The batch lies under one prefix: a conversation that changes its partition is announced under the old one too.
         job.announcement.join(await announce_further(context, draft, draft.prefixes[1:]))
-        outcome = await _commit_state(context, state, draft, job.announcement, job.on_conflict)
-        if isinstance(outcome, Entry):
-            return outcome
-        job.lost = True
-        known = await _rebased(context, state, draft.built_on, outcome, job.on_conflict)
-        return await _save_on(context, state, known, job.on_conflict)
+        async with Contention(context, draft.key) as contention:
+            outcome = await _commit_state(context, state, draft, job.announcement, job.on_conflict, contention)
+            if isinstance(outcome, Entry):
+                return outcome
+            job.lost = True
+            contention.lost(job.announcement)
+            known = await _rebased(context, state, draft.built_on, outcome, job.on_conflict)
+            return await _save_on(context, state, known, job.on_conflict, contention)
     except StorageError as error:
         return error
 
@@ -325,22 +343,23 @@ async def delete(context: Context, conversation_id: str) -> bool:
 
     found = await context.beside_descriptor(fetch, key)
     archive = await context.descriptor()
-    for attempt in range(REBASES):
-        if attempt:
-            await context.back_off(attempt)
-        document = found.document
-        if document is None or document.deleted:
-            return False
-        known = known_of_document(archive, document, found.etag, found.body, found.date, context.wall_clock())
-        stamp = document.stamp.next(context.new_id())
-        deleted_at = index_time(datetime.fromtimestamp(found.date, UTC))
-        body = document.tombstone(stamp, deleted_at, archive.partition_by)
-        entry = document.deleted_entry(stamp.revision, len(body), deleted_at, archive.partition_by)
-        draft = draft_of(archive.partition_by, body, stamp, known, entry)
-        outcome = await commit(context, draft, await announce(context, draft), rebases=True)
-        if not isinstance(outcome, Found):
-            return True
-        found = outcome
+    async with Contention(context, key) as contention:
+        for _ in range(REBASES):
+            document = found.document
+            if document is None or document.deleted:
+                return False
+            known = known_of_document(archive, document, found.etag, found.body, found.date, context.wall_clock())
+            stamp = document.stamp.next(context.new_id())
+            deleted_at = index_time(datetime.fromtimestamp(found.date, UTC))
+            body = document.tombstone(stamp, deleted_at, archive.partition_by)
+            entry = document.deleted_entry(stamp.revision, len(body), deleted_at, archive.partition_by)
+            draft = draft_of(archive.partition_by, body, stamp, known, entry)
+            announcement = await announce(context, draft)
+            outcome = await commit(context, draft, announcement, before_look=contention.wait)
+            if not isinstance(outcome, Found):
+                return True
+            contention.lost(announcement)
+            found = outcome
     raise ConflictError(
         f"conversation {conversation_id!r} was not deleted: another writer was faster {REBASES} times in a row"
     )

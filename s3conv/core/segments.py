@@ -92,15 +92,15 @@ async def check_overtaken(context: Context, read: Manifested, gone: OvertakenErr
 
 
 async def swap_manifest(context: Context, etag: str | None, manifest: Manifest) -> bool:
-    """Replace the manifest if it is still the one with this ETag (None: if there is none).
-
-    False: it was not replaced, or that cannot be told.
+    """Replace the manifest if it is still the one with this ETag (None: if there is none). False: it is not.
 
     Raises:
+        UnavailableError: no answer, so that it may or may not have been replaced.
         StoreError: it was not replaced.
         IndexDamagedError: it was not, and what is there now is none.
     """
     body = manifest.encode()
+    unanswered: UnavailableError | None = None
     for attempt in range(SENDS):
         if attempt:
             await context.back_off(attempt)
@@ -109,9 +109,14 @@ async def swap_manifest(context: Context, etag: str | None, manifest: Manifest) 
         except PreconditionFailed:
             # It may be the echo of our own write; if that was built upon since, the next attempt finds its work done.
             return (await read_manifest(context)).manifest.nonce == manifest.nonce
-        except (Contended, UnavailableError):
+        except Contended:
+            continue
+        except UnavailableError as error:
+            unanswered = error
             continue
         return True
+    if unanswered is not None:
+        raise unanswered
     return False
 
 

@@ -217,7 +217,7 @@ class S3Store:
             try:
                 answer = await self._transport.call(operation, {**self._always, **key, **parameters})
             except Exception as error:
-                if isinstance(error, BrokenBody) and attempt < _BODY_ATTEMPTS:
+                if isinstance(error, BrokenBody) and operation == "get_object" and attempt < _BODY_ATTEMPTS:
                     continue
                 translated = translate(error, operation, self._where(name or parameters.get("Prefix", self._root)))
                 if translated is None:

@@ -43,8 +43,15 @@ class AioTransport:
     async def call(self, operation: str, parameters: Parameters) -> Answer:
         """See `Transport.call`."""
         client = self._injected or (await self._opened.get())[0]
-        with marked(operation, parameters):
-            answer: dict[str, Any] = await getattr(client, operation)(**with_checksum(client, operation, parameters))
+        from aiohttp import ClientError  # here with the client
+
+        answer: dict[str, Any]
+        try:
+            with marked(operation, parameters):
+                answer = await getattr(client, operation)(**with_checksum(client, operation, parameters))
+        except ClientError as error:
+            # The SDK wraps what breaks on the way, but not where it reads a refusal of what it would have streamed.
+            raise BrokenBody(str(error)) from error
         if operation == "get_object":
             try:
                 stream = answer["Body"]

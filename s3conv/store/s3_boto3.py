@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from urllib3.exceptions import HTTPError
+
 from s3conv.bridge import Mutex
 from s3conv.errors import InvalidInputError
 from s3conv.store.s3_errors import BrokenBody
@@ -40,8 +42,13 @@ class Boto3Transport:
     async def call(self, operation: str, parameters: Parameters) -> Answer:
         """See `Transport.call`."""
         client = self._client or self._make()
-        with marked(operation, parameters):
-            answer: dict[str, Any] = getattr(client, operation)(**with_checksum(client, operation, parameters))
+        answer: dict[str, Any]
+        try:
+            with marked(operation, parameters):
+                answer = getattr(client, operation)(**with_checksum(client, operation, parameters))
+        except HTTPError as error:
+            # The SDK wraps what breaks on the way, but not where it reads a refusal of what it would have streamed.
+            raise BrokenBody(str(error)) from error
         if operation == "get_object":
             try:
                 with closing(answer["Body"]) as stream:

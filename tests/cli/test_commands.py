@@ -18,6 +18,7 @@ import pytest
 import s3conv
 from s3conv import Archive, ConversationState
 from tests.exchange.chats import branching, chat, place, said
+from tests.servers.place import Place
 
 RUN = [sys.executable, "-W", "error", "-c", "from s3conv.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
@@ -97,18 +98,22 @@ def test_a_plain_path_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_s3_with_options_and_with_the_environment(
-    s3_endpoint: str, s3_bucket: str, export: Callable[..., Path]
+    s3_client: Any,
+    s3_keys: dict[str, str],
+    s3_place: Place,
+    export: Callable[..., Path],
 ) -> None:
-    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-    url = f"s3://{s3_bucket}/prefix"
-    given = ("--endpoint-url", s3_endpoint, "--region", "us-east-1", "--addressing-style", "path")
+    endpoint, region = s3_client.meta.endpoint_url, s3_client.meta.region_name
+    url = f"{s3_place.url}/prefix"
+    given = ("--endpoint-url", endpoint, "--region", region, "--addressing-style", "path")
+    keys = dict(s3_keys)
     run("init", url, *given, env=keys)
-    keys |= {"S3CONV_ENDPOINT_URL": s3_endpoint, "S3CONV_REGION": "us-east-1", "S3CONV_ADDRESSING_STYLE": "path"}
+    keys |= {"S3CONV_ENDPOINT_URL": endpoint, "S3CONV_REGION": region, "S3CONV_ADDRESSING_STYLE": "path"}
     run("import", url, export(branching()), env=keys)
     assert run("list", url, "--count", env=keys).out == "1\n"
-    missing = run("list", "s3://not-there-at-all/x", env=keys, code=1)
+    missing = run("list", "s3://not-there-at-all-7d1e04b6/x", env=keys, code=1)
     assert missing.err.startswith("s3conv: ")
-    assert "not-there-at-all" in missing.err
+    assert "not-there-at-all-7d1e04b6" in missing.err
     assert "no usable credentials" in run("list", url, *given, env={"AWS_CONFIG_FILE": "/dev/null"}, code=1).err
     assert "profile 'nobody'" in run("list", url, *given, "--profile", "nobody", env=keys, code=1).err
 

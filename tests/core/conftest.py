@@ -14,6 +14,7 @@ class NoWait(InlineRunner):
     """Runs inline and does not wait between repeats."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.slept: list[float] = []
 
     async def sleep(self, seconds: float) -> None:

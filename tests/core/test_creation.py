@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 
-from s3conv import AlreadyExistsError, Archive, InvalidInputError, NotFoundError, UnavailableError, UnsafeStoreError
+from s3conv import (
+    AlreadyExistsError,
+    Archive,
+    AsyncArchive,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+    UnsafeStoreError,
+)
 from s3conv.format.manifest import Manifest
 from s3conv.store import Contended, PreconditionFailed, open_store
 from tests.core.stores import Liar, ScriptedStore
+from tests.servers.place import Place
 
 
 @pytest.mark.parametrize(
@@ -115,3 +126,24 @@ def test_where_there_is_no_archive_every_operation_says_so() -> None:
     for operation in (lambda: archive.load("x"), archive.count, lambda: archive.delete("x"), archive.list):
         with pytest.raises(NotFoundError, match=r"no archive at memory://.*s3conv init"):
             operation()
+
+
+def test_a_server_that_keeps_conditional_writes_passes_and_is_left_clean(
+    s3_endpoint: str | None, s3_session: Any, s3_client: Any, s3_place: Place
+) -> None:
+    Archive.create(f"{s3_place.url}/a", session=s3_session, endpoint_url=s3_endpoint).close()
+    left = s3_client.list_objects_v2(Bucket=s3_place.bucket, Prefix=f"{s3_place.prefix}/")["Contents"]
+    assert [one["Key"].removeprefix(f"{s3_place.prefix}/") for one in left] == [
+        "a/index/manifest.json",
+        "a/s3conv.json",
+    ]
+
+
+def test_it_passes_for_tasks_too(s3_endpoint: str | None, aio_session: Any, s3_place: Place) -> None:
+    async def body() -> int:
+        async with await AsyncArchive.create(s3_place.url, session=aio_session, endpoint_url=s3_endpoint) as archive:
+            with pytest.raises(InvalidInputError, match="lies inside the archive"):
+                await AsyncArchive.create(f"{s3_place.url}/inner", session=aio_session, endpoint_url=s3_endpoint)
+            return await archive.count()
+
+    assert asyncio.run(body()) == 0

@@ -15,6 +15,7 @@ from s3conv import Archive, AsyncArchive, ConversationState
 from s3conv.store import open_store
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
+from tests.servers.place import Place
 
 
 def start(conversation_id: str, **metadata: Any) -> ConversationState:
@@ -162,9 +163,9 @@ class Wire:
         return taken
 
 
-def test_on_the_wire_with_boto3(s3_endpoint: str, s3_session: Any, s3_bucket: str) -> None:
+def test_on_the_wire_with_boto3(s3_endpoint: str | None, s3_session: Any, s3_place: Place) -> None:
     client = s3_session.client("s3", endpoint_url=s3_endpoint)
-    url = f"s3://{s3_bucket}/prod"
+    url = f"{s3_place.url}/prod"
     Archive.create(url, client=client)
     wire = Wire(client)
     sent = {}
@@ -196,9 +197,9 @@ def test_on_the_wire_with_boto3(s3_endpoint: str, s3_session: Any, s3_bucket: st
     assert sent == EXPECTED
 
 
-def test_on_the_wire_with_aioboto3(s3_endpoint: str, aio_session: Any, s3_bucket: str) -> None:
+def test_on_the_wire_with_aioboto3(s3_endpoint: str | None, aio_session: Any, s3_place: Place) -> None:
     async def turns() -> dict[str, dict[str, int]]:
-        url = f"s3://{s3_bucket}/prod"
+        url = f"{s3_place.url}/prod"
         async with aio_session.client("s3", endpoint_url=s3_endpoint) as client:
             await AsyncArchive.create(url, client=client)
             wire = Wire(client)

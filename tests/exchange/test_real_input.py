@@ -17,9 +17,9 @@ from tests.exchange.shared import real_file, real_files
 @pytest.fixture(params=["memory", "file", "s3"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
     if request.param == "s3":
-        bucket, endpoint = request.getfixturevalue("s3_bucket"), request.getfixturevalue("s3_endpoint")
+        place, endpoint = request.getfixturevalue("s3_place"), request.getfixturevalue("s3_endpoint")
         session = request.getfixturevalue("s3_session")
-        made = Archive.create(f"s3://{bucket}/a", endpoint_url=endpoint, session=session)
+        made = Archive.create(f"{place.url}/a", endpoint_url=endpoint, session=session)
     else:
         made = Archive.create({"memory": f"memory://{tmp_path.name}", "file": f"file://{tmp_path}/a"}[request.param])
     with made:

@@ -48,9 +48,9 @@ def intent_after_document() -> AbstractContextManager[Any]:
         return Announcement((await context.store.list(LOG)).date, context.wall_clock())
 
     async def commit_first(
-        context: Context, draft: Draft, announcement: Announcement, *, rebases: bool
+        context: Context, draft: Draft, announcement: Announcement, *, before_look: commit.BeforeLook | None
     ) -> Written | Found:
-        outcome = await commit_(context, draft, announcement, rebases=rebases)
+        outcome = await commit_(context, draft, announcement, before_look=before_look)
         if isinstance(outcome, Written):
             await announce(context, draft)
         return outcome

@@ -473,9 +473,8 @@ def _check_list(me: Actor, where: dict[str, Any], floors: dict[str, int], began:
         possible = [entry for entry in possible if entry.revision >= floor]
         # Not one of the acknowledged revision itself: that one is decided, by the document.
         possible += [one.intent.entry for one in announced if one.intent.entry.revision > floor]
-        possible += [
-            one.intent.entry for one in announced if one.date > began - STALE - 1 and "metadata.user_id" in where
-        ]
+        # Where a filter leaves out the row that says better.
+        possible += [one.intent.entry for one in announced if one.date > began - STALE - 1 and where]
         entry = shown.get(conversation_id)
         if entry is None:
             if floor and not any(entry.deleted or not matches(where, entry) for entry in possible):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -331,6 +331,12 @@ class SimRunner:
         if self._client.dead:
             raise Dead
         await Sleep(self._client.world.now + seconds)
+
+    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+        return nullcontext()  # each client is a process of its own
+
+    def has_turns(self, name: str) -> bool:
+        return False
 
     def close(self) -> None:
         return

@@ -13,6 +13,7 @@ import pytest
 
 from s3conv.bridge import run_sync
 from s3conv.store import ObjectStore, open_store
+from tests.servers.place import Place
 from tests.store.faulty_server import FaultyServer, faulty_server
 
 R = TypeVar("R")
@@ -53,21 +54,21 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
         return Backend(kind, lambda: open_store(f"file://{tmp_path}/archive"))
     asynchronous = kind == "s3-aioboto3"
     session = request.getfixturevalue("aio_session" if asynchronous else "s3_session")
-    endpoint: str = request.getfixturevalue("s3_endpoint")
-    bucket: str = request.getfixturevalue("s3_bucket")
+    endpoint: str | None = request.getfixturevalue("s3_endpoint")
+    place: Place = request.getfixturevalue("s3_place")
     return Backend(
         kind,
         lambda: open_store(
-            f"s3://{bucket}/some/archive", asynchronous=asynchronous, session=session, endpoint_url=endpoint
+            f"{place.url}/some/archive", asynchronous=asynchronous, session=session, endpoint_url=endpoint
         ),
         asynchronous,
     )
 
 
 @pytest.fixture
-def s3_store(s3_endpoint: str, s3_session: boto3.Session, s3_bucket: str) -> ObjectStore:
-    """A synchronous S3 store over a fresh bucket."""
-    return open_store(f"s3://{s3_bucket}/archive", session=s3_session, endpoint_url=s3_endpoint)
+def s3_store(s3_endpoint: str | None, s3_session: boto3.Session, s3_place: Place) -> ObjectStore:
+    """A synchronous S3 store over a fresh prefix."""
+    return open_store(f"{s3_place.url}/archive", session=s3_session, endpoint_url=s3_endpoint)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import boto3
@@ -13,8 +14,16 @@ from botocore.compat import HTTPHeaders
 from botocore.config import Config
 
 from s3conv.bridge import run_sync
-from s3conv.errors import BucketNotFoundError, CredentialsError, InvalidInputError, StoreError, UnavailableError
+from s3conv.errors import (
+    BucketNotFoundError,
+    CredentialsError,
+    InvalidInputError,
+    StorageError,
+    StoreError,
+    UnavailableError,
+)
 from s3conv.store import ObjectStore, open_store
+from tests.servers.place import Place
 from tests.store.conftest import Backend
 from tests.store.faulty_server import Answer, FaultyServer
 
@@ -34,6 +43,20 @@ async def _everything(store: ObjectStore) -> None:
     await store.delete(["k/a.json.zst", "k/c"])
 
 
+ATTEMPTS: list[Callable[[ObjectStore], Coroutine[Any, Any, object]]] = [
+    lambda store: store.get("k/a"),
+    lambda store: store.head("k/a"),
+    lambda store: store.put("k/a", b"1"),
+    lambda store: store.put("k/a", b"1", if_none_match="*"),
+    lambda store: store.put("k/a", b"1", if_match='"e"'),
+    lambda store: store.list("k/"),
+    lambda store: store.delete(["k/a"]),
+    lambda store: store.delete(["k/a", "k/b"]),
+    lambda store: store.enclosing("s3conv.json"),
+]
+"""Every operation, each by itself."""
+
+
 def _record(client: Any) -> list[tuple[str, dict[str, Any]]]:
     """The parameters of every request from here on."""
     sent: list[tuple[str, dict[str, Any]]] = []
@@ -49,15 +72,15 @@ def _with_client(
     kind: str, request: pytest.FixtureRequest, body: Callable[[ObjectStore, Any], Any], **options: Any
 ) -> None:
     """Run `body` over a store that was given a client, and check afterwards that the client is still open."""
-    endpoint: str = request.getfixturevalue("s3_endpoint")
-    bucket: str = request.getfixturevalue("s3_bucket")
+    endpoint: str | None = request.getfixturevalue("s3_endpoint")
+    place: Place = request.getfixturevalue("s3_place")
     config: dict[str, Any] = {"max_pool_connections": 7}
     if kind == "s3-boto3":
         client = request.getfixturevalue("s3_session").client("s3", endpoint_url=endpoint, config=Config(**config))
-        store = open_store(f"s3://{bucket}/outer/archive", client=client, **options)
+        store = open_store(f"{place.url}/outer/archive", client=client, **options)
         run_sync(body(store, client))
         run_sync(store.close())
-        client.list_objects_v2(Bucket=bucket)
+        client.list_objects_v2(Bucket=place.bucket)
         client.close()
         return
 
@@ -67,10 +90,10 @@ def _with_client(
         from aiobotocore.config import AioConfig
 
         async with session.client("s3", endpoint_url=endpoint, config=AioConfig(**config)) as client:
-            store = open_store(f"s3://{bucket}/outer/archive", asynchronous=True, client=client, **options)
+            store = open_store(f"{place.url}/outer/archive", asynchronous=True, client=client, **options)
             await body(store, client)
             await store.close()
-            await client.list_objects_v2(Bucket=bucket)
+            await client.list_objects_v2(Bucket=place.bucket)
 
     asyncio.run(whole())
 
@@ -93,7 +116,9 @@ def test_an_injected_client_is_used_and_left_open(kind: str, request: pytest.Fix
 def test_owner_and_key_are_sent(kind: str, request: pytest.FixtureRequest) -> None:
     async def body(store: ObjectStore, client: Any) -> None:
         sent = _record(client)
-        await _everything(store)
+        for attempt in ATTEMPTS:
+            with suppress(StorageError):  # a real store has no such owner, and no such key
+                await attempt(store)
         assert {name for name, _ in sent} == EVERY_OPERATION
         for name, parameters in sent:
             assert parameters["ExpectedBucketOwner"] == "123456789012"
@@ -104,7 +129,7 @@ def test_owner_and_key_are_sent(kind: str, request: pytest.FixtureRequest) -> No
 
 
 @KINDS
-def test_objects_say_what_they_hold(kind: str, request: pytest.FixtureRequest, s3_client: Any, s3_bucket: str) -> None:
+def test_objects_say_what_they_hold(kind: str, request: pytest.FixtureRequest, s3_client: Any, s3_place: Place) -> None:
     async def body(store: ObjectStore, client: Any) -> None:
         for name in ("a.json.zst", "b.jsonl.zst", "c.json", "d"):
             await store.put(f"k/{name}", b"1")
@@ -112,7 +137,7 @@ def test_objects_say_what_they_hold(kind: str, request: pytest.FixtureRequest, s
     _with_client(kind, request, body)
     wanted = {"a.json.zst": "application/zstd", "b.jsonl.zst": "application/zstd", "c.json": "application/json"}
     for name, content_type in wanted.items():
-        head = s3_client.head_object(Bucket=s3_bucket, Key=f"outer/archive/k/{name}")
+        head = s3_client.head_object(Bucket=s3_place.bucket, Key=f"{s3_place.prefix}/outer/archive/k/{name}")
         assert head["ContentType"] == content_type
         assert "ContentEncoding" not in head
 
@@ -184,26 +209,15 @@ def test_no_retry_mode_sends_a_conditional_put_twice(
     client.close()
 
 
-def test_a_missing_bucket_is_named(s3_endpoint: str, s3_session: boto3.Session) -> None:
-    attempts: list[Callable[[ObjectStore], Coroutine[Any, Any, object]]] = [
-        lambda store: store.get("k/a"),
-        lambda store: store.head("k/a"),
-        lambda store: store.put("k/a", b"1"),
-        lambda store: store.put("k/a", b"1", if_none_match="*"),
-        lambda store: store.put("k/a", b"1", if_match='"e"'),
-        lambda store: store.list("k/"),
-        lambda store: store.delete(["k/a"]),
-        lambda store: store.delete(["k/a", "k/b"]),
-        lambda store: store.enclosing("s3conv.json"),
-    ]
-    for attempt in attempts:
-        store = open_store("s3://no-such-bucket/x/y", session=s3_session, endpoint_url=s3_endpoint)
-        with pytest.raises(BucketNotFoundError, match="no-such-bucket"):
+def test_a_missing_bucket_is_named(s3_endpoint: str | None, s3_session: boto3.Session) -> None:
+    for attempt in ATTEMPTS:
+        store = open_store("s3://no-such-bucket-7d1e04b6/x/y", session=s3_session, endpoint_url=s3_endpoint)
+        with pytest.raises(BucketNotFoundError, match="no-such-bucket-7d1e04b6"):
             run_sync(attempt(store))
         run_sync(store.close())
 
 
-def test_no_credentials_say_so(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_say_so(s3_endpoint: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -227,7 +241,7 @@ def test_a_name_that_the_sdk_refuses_is_a_store_error(s3_store: ObjectStore) -> 
 
 
 def test_the_pool_is_as_large_as_the_fan_out(
-    s3_endpoint: str, s3_session: boto3.Session, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+    s3_endpoint: str | None, s3_session: boto3.Session, s3_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
     client = boto3.Session.client
@@ -239,7 +253,7 @@ def test_the_pool_is_as_large_as_the_fan_out(
     monkeypatch.setattr(boto3.Session, "client", watched)
     for options, size in [({}, 32), ({"fan_out": 5}, 5)]:
         keywords: Any = options
-        store = open_store(f"s3://{s3_bucket}/x", session=s3_session, endpoint_url=s3_endpoint, **keywords)
+        store = open_store(f"{s3_place.url}/x", session=s3_session, endpoint_url=s3_endpoint, **keywords)
         assert store.fan_out == size
         run_sync(store.get("k/a"))
         run_sync(store.get("k/a"))
@@ -261,7 +275,9 @@ def test_style_and_region_reach_the_client(faulty: FaultyServer, s3_session: bot
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "/plain", "/with space/and+plus", "/%41%/ä", "/slash/at/end/"])
-def test_prefixes(s3_endpoint: str, s3_session: boto3.Session, s3_bucket: str, s3_client: Any, prefix: str) -> None:
+def test_prefixes(
+    s3_endpoint: str | None, s3_session: boto3.Session, s3_bucket: str, s3_client: Any, prefix: str
+) -> None:
     s3_client.put_object(Bucket=s3_bucket, Key="k/zz-outside", Body=b"")
     store = open_store(f"s3://{s3_bucket}{prefix}", session=s3_session, endpoint_url=s3_endpoint)
     run_sync(store.put("k/%2E", b"1"))
@@ -274,15 +290,15 @@ def test_prefixes(s3_endpoint: str, s3_session: boto3.Session, s3_bucket: str, s
     run_sync(store.close())
 
 
-def test_folders_that_a_console_made_are_not_listed(s3_store: ObjectStore, s3_client: Any, s3_bucket: str) -> None:
+def test_folders_that_a_console_made_are_not_listed(s3_store: ObjectStore, s3_client: Any, s3_place: Place) -> None:
     for name in ("archive/k/", "archive/k/sub/"):
-        s3_client.put_object(Bucket=s3_bucket, Key=name, Body=b"")
+        s3_client.put_object(Bucket=s3_place.bucket, Key=f"{s3_place.prefix}/{name}", Body=b"")
     run_sync(s3_store.put("k/a", b"1"))
     assert [entry.key for entry in run_sync(s3_store.list("k/")).objects] == ["k/a"]
 
 
 def test_enclosing_looks_at_every_shorter_prefix(
-    s3_endpoint: str, s3_session: boto3.Session, s3_bucket: str, s3_client: Any
+    s3_endpoint: str | None, s3_session: boto3.Session, s3_bucket: str, s3_client: Any
 ) -> None:
     for name in ("s3conv.json", "a/b/s3conv.json", "a/b/c/s3conv.json", "a/bc/s3conv.json"):
         s3_client.put_object(Bucket=s3_bucket, Key=name, Body=b"{}")
@@ -302,7 +318,9 @@ def test_enclosing_passes_over_what_it_may_not_read(faulty_backend: Backend, fau
     assert [path for _, path, _ in faulty.requests] == ["/some-bucket/s3conv.json"]
 
 
-def test_many_tasks_make_one_client(aio_session: Any, s3_endpoint: str, s3_bucket: str) -> None:
+def test_many_tasks_make_one_client(
+    aio_session: Any, s3_endpoint: str | None, s3_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[Any] = []
     client = aio_session.client
 
@@ -310,11 +328,11 @@ def test_many_tasks_make_one_client(aio_session: Any, s3_endpoint: str, s3_bucke
         made.append(keywords)
         return client(*arguments, **keywords)
 
-    aio_session.client = watched
+    monkeypatch.setattr(aio_session, "client", watched)
 
     async def whole() -> None:
         store = open_store(
-            f"s3://{s3_bucket}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint, fan_out=9
+            f"{s3_place.url}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint, fan_out=9
         )
         assert not made
         await asyncio.gather(*(store.put(f"k/{number}", b"1") for number in range(20)))
@@ -327,9 +345,11 @@ def test_many_tasks_make_one_client(aio_session: Any, s3_endpoint: str, s3_bucke
     assert made[0]["config"].max_pool_connections == 9
 
 
-def test_a_first_use_that_was_cancelled_is_begun_again(aio_session: Any, s3_endpoint: str, s3_bucket: str) -> None:
+def test_a_first_use_that_was_cancelled_is_begun_again(
+    aio_session: Any, s3_endpoint: str | None, s3_place: Place
+) -> None:
     async def whole() -> None:
-        store = open_store(f"s3://{s3_bucket}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint)
+        store = open_store(f"{s3_place.url}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint)
         first = asyncio.ensure_future(store.get("k/a"))
         second = asyncio.ensure_future(store.get("k/a"))
         await asyncio.sleep(0)
@@ -342,8 +362,8 @@ def test_a_first_use_that_was_cancelled_is_begun_again(aio_session: Any, s3_endp
     asyncio.run(whole())
 
 
-def test_another_event_loop_is_refused(aio_session: Any, s3_endpoint: str, s3_bucket: str) -> None:
-    store = open_store(f"s3://{s3_bucket}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint)
+def test_another_event_loop_is_refused(aio_session: Any, s3_endpoint: str | None, s3_place: Place) -> None:
+    store = open_store(f"{s3_place.url}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(store.get("k/a"))
     with pytest.raises(InvalidInputError, match="event loop"):

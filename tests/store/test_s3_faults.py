@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from base64 import b64encode
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -161,6 +162,37 @@ def test_a_body_that_never_comes_whole_is_unavailable(faulty_backend: Backend, f
     with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
         faulty_backend.run(_get)
     assert faulty.methods == ["GET"] * 4
+
+
+@pytest.mark.parametrize("operation", [_get, _get_span])
+def test_a_refusal_that_ends_early_is_asked_for_again(
+    faulty_backend: Backend, faulty: FaultyServer, operation: Operation
+) -> None:
+    whole = error(404, "NoSuchKey")
+    short = Answer(404, whole.body[:40], whole.headers, cut=len(whole.body) - 40)
+    faulty.respond = lambda method, path, number: short if number < 3 else whole
+
+    async def body(store: ObjectStore) -> None:
+        assert await operation(store) is None
+        faulty.respond = lambda method, path, number: short
+        with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+            await operation(store)
+
+    faulty_backend.run(body)
+    assert faulty.methods == ["GET"] * 8
+
+
+@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (403, "AccessDenied"), (503, "SlowDown")])
+def test_a_refusal_of_a_conditional_put_that_ends_early_says_nothing(
+    faulty_backend: Backend, faulty: FaultyServer, status: int, code: str
+) -> None:
+    whole = error(status, code)
+    faulty.respond = lambda method, path, number: Answer(
+        status, whole.body[:40], whole.headers, cut=len(whole.body) - 40
+    )
+    with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+        faulty_backend.run(_put_if)
+    assert faulty.methods == ["PUT"]
 
 
 def test_a_body_that_is_not_what_its_checksum_says_is_not_taken(faulty_backend: Backend, faulty: FaultyServer) -> None:
@@ -438,3 +470,18 @@ def test_a_page_cut_before_its_first_key_is_followed(faulty_backend: Backend, fa
 
     faulty_backend.run(body)
     assert len(faulty.requests) == 2
+
+
+def test_nothing_is_unpacked_behind_our_back(faulty_backend: Backend, faulty: FaultyServer) -> None:
+    """A Content-Encoding is part of the object's description, and no reason to unpack it."""
+    packed = gzip.compress(b" " * 10_000_000)
+    faulty.respond = lambda method, path, number: Answer(
+        200, packed, {"ETag": '"e"', "Content-Encoding": "gzip", "Last-Modified": "Mon, 02 Mar 2026 10:00:00 GMT"}
+    )
+
+    async def body(store: ObjectStore) -> None:
+        found = await store.get("a/b")
+        assert found is not None
+        assert found.body == packed
+
+    faulty_backend.run(body)
