@@ -691,7 +691,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule(data=st.data(), order=orders, size=st.integers(1, 7))
     def snapshot_of_what_is_folded(self, data: st.DataObject, order: str, size: int) -> None:
         where = data.draw(wheres(self.partition_by), "where")
-        self.clock.now += DAY + 61  # so that nothing stays pending
+        self.clock.now += folding.DEAD_MOVE + 61  # so that nothing stays pending
         assert self.fresh().maintain().pending == 0
         seen["snapshots of all"] += not self.in_log()
         for archive in (self.warm, self.fresh()):
