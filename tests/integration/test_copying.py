@@ -20,8 +20,11 @@ def start(number: int) -> ConversationState:
 
 
 def everything(archive: Archive) -> dict[str, Any]:
-    """All that can be read of an archive."""
+    """All that can be read of an archive, which has nothing wrong with it."""
+    verified = archive.verify()
+    assert verified.differences == []
     return {
+        "verified": (verified.conversations, verified.deleted),
         "documents": sorted(document.line for document in archive.export()),
         "entries": sorted((one.conversation_id, one.revision, one.message_count) for one in archive.iterate()),
         "by user": [archive.count({"metadata.user_id": f"user-{number}"}) for number in range(USERS)],
