@@ -35,7 +35,11 @@ SPILL_BYTES = 64 * 1024 * 1024
 """Most rows, and most bytes of them, that are sorted in memory; what is more is written as sorted segments."""
 
 SCANS = 3
-"""How often all documents are read again because the index was damaged once more meanwhile."""
+"""How often all documents are read again because the index was damaged once more meanwhile, or it took too long."""
+
+OUTDATED = GONE_KEPT / 2
+"""Seconds after which what documents said is no longer held against the index: the rows that tell where a conversation
+was before it moved are dropped a week after the move."""
 
 
 async def rebuild(context: Context, wrong: Collection[str], tell: Callable[[float], None]) -> None:
@@ -64,15 +68,15 @@ async def rebuild(context: Context, wrong: Collection[str], tell: Callable[[floa
                     await sorted_.add(scanned)
                     if scanned:
                         tell(_share(scanned[-1].key))
-            if await _replaced(context, reader, noted, sorted_):
+            if await _replaced(context, reader, noted, log.date, sorted_):
                 await _delete(context, _doomed(context, log, wrong))
                 return
         finally:
             with suppress(StorageError):  # nobody names them: they are collected
                 await _delete(context, [segment.key for run in sorted_.runs for segment in run])
     raise UnavailableError(
-        f"the index of {context.store.url} was damaged again while it was rebuilt, {SCANS} times: look for who deletes "
-        "or overwrites its objects, then run `s3conv verify --repair` again"
+        f"the index of {context.store.url} was damaged again while it was rebuilt, or that took days, {SCANS} times: "
+        "look for who deletes or overwrites its objects, then run `s3conv verify --repair` again"
     )
 
 
@@ -135,11 +139,11 @@ def _key(row: Row) -> tuple[str, str, str]:
     return row.key
 
 
-async def _replaced(context: Context, reader: RowReader, noted: ManifestSeen, sorted_: _Sorted) -> bool:
+async def _replaced(context: Context, reader: RowReader, noted: ManifestSeen, begun: float, sorted_: _Sorted) -> bool:
     """Write the rebuilt index and let the manifest name it. False: the documents have to be read again.
 
     That is so if something of the index was lost that was not there when they were read: it may have held rows of newer
-    documents, whose intents are gone.
+    documents, whose intents are gone. And if they were read too long ago (`begun`, by the store's clock).
     """
     before = noted.found.manifest.named() if noted.found else set()
     for attempt in range(ATTEMPTS):
@@ -151,6 +155,8 @@ async def _replaced(context: Context, reader: RowReader, noted: ManifestSeen, so
         manifest = now.found.manifest if now.found else Manifest(generation=0, nonce="")
         log = await read_log(context, Part(), IndexCache())
         date = now.found.date if now.found else log.date
+        if date - begun > OUTDATED:
+            return False
         current = _Current(context, reader, manifest)
         newest = Newest()
         try:

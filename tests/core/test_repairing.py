@@ -385,3 +385,26 @@ def test_an_object_of_the_log_that_was_packed_by_nobody(objects: Objects) -> Non
     put(store, key, compress(b'{"format":1,"kind":"intent","entry":{}}'))
     assert opened(store).verify(repair=True).differences == []
     assert not store.keys(key)
+
+
+def test_what_documents_said_a_week_ago_does_not_come_back(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed of the simulation found it: the row that shadows a conversation where it was is dropped after a week."""
+    store = store_with(objects)
+    opened(store).maintain()
+    moved = next(iter(opened(store).iterate(order="conversation_id"))).conversation_id
+    replaced = repairing._replaced
+    late = iter([True])
+
+    async def a_week_later(*args: Any) -> bool:
+        if next(late, False):
+            with opened(store).edit(moved) as state:
+                state.metadata["user_id"] = "somebody else"
+            opened(store).maintain()
+            store.clock += 8 * 24 * 3600
+            merge(opened(store), "base")
+        return await replaced(*args)
+
+    monkeypatch.setattr(repairing, "_replaced", a_week_later)
+    rebuild(opened(store))
+    assert opened(store).verify().differences == []
+    assert_lists_say_the_truth(store)
