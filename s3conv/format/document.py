@@ -12,7 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
+
+import msgspec
+import zstandard
 
 from s3conv.errors import CorruptError, InvalidInputError, UnsupportedFormatError
 from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_json
@@ -86,16 +90,24 @@ NOTHING = Stamp(0, "", ())
 """What the first write of a conversation builds on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what it says is decoded when somebody asks, and kept
 class Document:
-    """A document as it was read: what it says, still as JSON, and which write it is."""
+    """A document as it was read: what it says, still as JSON, and which write it is.
+
+    `what` is the object's name, for errors.
+    """
 
     conversation_id: str
     stamp: Stamp
     deleted: bool
     size: int
+    what: str
     _raw: bytes
-    _fields: dict[str, Any]
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = from_json(self._raw, self.what)
+        return fields
 
     @property
     def line(self) -> bytes:
@@ -114,6 +126,7 @@ class Document:
         """The conversation.
 
         Raises:
+            CorruptError: a number in it is larger than any that can be kept.
             InvalidInputError: what it holds is not a conversation; says where.
             SchemaVersionError: it was written by a newer MAJOR schema version.
         """
@@ -322,26 +335,32 @@ def encode_document(state: ConversationState, stamp: Stamp) -> bytes:
     return compress(raw)
 
 
-def decode_document(body: bytes, conversation_id: str | None, what: str) -> Document:
+def decode_document(
+    body: bytes,
+    conversation_id: str | None,
+    what: str,
+    decompressor: zstandard.ZstdDecompressor | None = None,
+) -> Document:
     """Read the body of a document or tombstone.
 
     Args:
         body: as stored.
         conversation_id: whose it must be; None to take any.
         what: the object's name, for errors.
+        decompressor: saves making one for each of many documents.
 
     Raises:
         CorruptError: it is damaged, not a document, or that of another conversation.
         UnsupportedFormatError: it has a format, kind or feature that this version does not know.
     """
-    raw = decompress(body, what)
-    fields = from_json(raw, what)
-    if not isinstance(fields, dict) or not isinstance(part := fields.get("s3conv"), dict):
+    raw = decompress(body, what, decompressor=decompressor)
+    head = _read_head(raw, what)
+    if head is None or not isinstance(part := head.s3conv, dict):
         raise CorruptError(f"{what} is not a document: expected a JSON object with the part 's3conv'")
     kind = check_format(part, ("document", "tombstone", "stub"), what)
     if kind == "stub":
         raise UnsupportedFormatError(f"{what} is a stub (its conversation is in a pack): upgrade s3conv to read it")
-    found = fields.get("conversation_id")
+    found = head.conversation_id
     if not isinstance(found, str) or conversation_id not in (None, found):
         raise CorruptError(f"{what} holds conversation {shown(found)}; expected {shown(conversation_id)}")
     revision, write = part.get("revision"), part.get("write")
@@ -359,4 +378,28 @@ def decode_document(body: bytes, conversation_id: str | None, what: str) -> Docu
             "part 's3conv'"
         )
     stamp = Stamp(revision, write, tuple(lineage[-LINEAGE:]), until)
-    return Document(found, stamp, kind == "tombstone", len(body), raw, fields)
+    return Document(found, stamp, kind == "tombstone", len(body), what, raw)
+
+
+class _Head(msgspec.Struct):
+    s3conv: Any = None
+    conversation_id: Any = None
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
+
+
+def _read_head(raw: bytes, what: str) -> _Head | None:
+    """The fields that say what a document is; None if it is no JSON object.
+
+    The whole text is checked, but for numbers too large for a float; only the rest is not made into values.
+    """
+    try:
+        raw.decode()  # the decoder passes over texts that it is not asked for without looking at their bytes
+        return _head_decoder.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{what} is not JSON: {error}") from None
+    except RecursionError:
+        raise CorruptError(f"{what} is JSON that is nested too deeply") from None
