@@ -278,17 +278,24 @@ def test_a_damaged_document_is_an_error_that_names_it(archive: Archive, store: S
     (whole,) = archive.export()
     found = run_sync(store.inner.get(document_key("a")))
     assert found is not None
-    errors = 0
+    passed = 0
     for place in range(len(found.body)):
         body = bytearray(found.body)
         body[place] ^= 4
         run_sync(store.inner.put(document_key("a"), bytes(body)))
-        try:
-            assert [document.line for document in archive.export()] == [whole.line]  # zstd has bits that say nothing
-        except CorruptError as error:
-            assert "/a.json.zst" in str(error)
-            errors += 1
-    assert errors >= len(found.body) - 8
+        outcome = outcome_of(archive)
+        passed += outcome == whole.line  # zstd has a few bits that say nothing
+        assert outcome == whole.line or "/a.json.zst" in str(outcome)
+    assert passed <= 8
+
+
+def outcome_of(archive: Archive) -> bytes | str:
+    """The one line of an export, or why there is none."""
+    try:
+        (document,) = archive.export()
+    except CorruptError as error:
+        return str(error)
+    return document.line
 
 
 def test_no_more_than_a_window_of_documents_is_read_ahead(archive: Archive, store: ScriptedStore) -> None:

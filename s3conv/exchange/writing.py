@@ -1,0 +1,124 @@
+"""The formats that an export can have, and how one file of each is written.
+
+Law: a writer is given documents and says how many rows they became. A line that needs no change is copied as it is
+stored; anything else is decoded once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Protocol
+
+from s3conv.errors import InvalidInputError
+from s3conv.exchange.chats import Branches, Chat, chosen, read_chat
+from s3conv.exchange.redacting import Redaction
+from s3conv.exchange.rendering import LeftOut, dataknobs_line, openai_line, sharegpt_line, stored_line
+from s3conv.format.document import Document
+
+Render = Callable[[Chat, LeftOut], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What an export can be written as. `branches`: which it can hold, the usual first; `kind`: what it consists of."""
+
+    name: str
+    suffix: str
+    branches: tuple[Branches, ...]
+    render: Render | None = None
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        Format("jsonl", ".jsonl", ("tree", "current", "leaves"), stored_line),
+        Format("dataknobs", ".jsonl", ("tree", "current", "leaves"), dataknobs_line),
+        Format("openai", ".jsonl", ("current", "leaves"), openai_line),
+        Format("sharegpt", ".jsonl", ("current", "leaves"), sharegpt_line),
+    )
+}
+"""By name."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Documents as chats: redacted, and the branches that are wanted. `left_out` counts what a format cannot hold."""
+
+    branches: Branches
+    redaction: Redaction
+    left_out: LeftOut = field(default_factory=Counter)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether documents can be copied as they are."""
+        return self.branches == "tree" and not self.redaction
+
+    def chats(self, document: Document) -> list[Chat]:
+        """What is to be written of a document.
+
+        Raises:
+            CorruptError: it is no conversation.
+        """
+        fields = document.fields()
+        if self.redaction:
+            fields = self.redaction.fields(fields)
+        return list(chosen(read_chat(fields, document.what), self.branches))
+
+
+class Writer(Protocol):
+    """Writes one file. `size`: of what was written, in bytes; what is still held back may be left out."""
+
+    size: int
+
+    def add(self, document: Document) -> int:
+        """Write a conversation, and return in how many rows."""
+        ...
+
+    def finish(self) -> None:
+        """Write what is missing at the end; the file stays open."""
+        ...
+
+
+class LineWriter:
+    """JSON lines."""
+
+    def __init__(self, file: IO[bytes], render: Render, reader: Reader, size: int = 0) -> None:
+        """Write on from where `file` stands, after `size` bytes."""
+        self._file = file
+        self._render = render
+        self._reader = reader
+        self._copies = render is stored_line and reader.changes_nothing
+        self.size = size
+
+    def add(self, document: Document) -> int:
+        """See `Writer.add`."""
+        if self._copies:
+            lines = [document.line + b"\n"]
+        else:
+            reader = self._reader
+            rendered = (self._render(chat, reader.left_out) for chat in reader.chats(document))
+            lines = [line for line in rendered if line is not None]
+        for line in lines:
+            self._file.write(line)
+            self.size += len(line)
+        return len(lines)
+
+    def finish(self) -> None:
+        """See `Writer.finish`."""
+
+
+def format_named(name: str, branches: str | None) -> tuple[Format, Branches]:
+    """A format, and the branches to write: those given if it can hold them, else its usual ones.
+
+    Raises:
+        InvalidInputError: there is no such format, or it cannot hold these branches.
+    """
+    found = FORMATS.get(name)
+    if found is None:
+        raise InvalidInputError(f"format {name!r} is not known: expected one of {', '.join(FORMATS)}")
+    for one in found.branches:
+        if branches in (None, one):
+            return found, one
+    raise InvalidInputError(f"{name} cannot hold branches {branches!r}: expected {' or '.join(found.branches)}")
