@@ -28,7 +28,7 @@ from s3conv.exchange.checkpoint import (
 from s3conv.exchange.outputs import Output
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut
-from s3conv.exchange.writing import Format, LineWriter, Reader, Writer, format_named
+from s3conv.exchange.writing import Format, Reader, Writer, format_named
 from s3conv.format.document import Document
 from s3conv.format.entry import index_time
 from s3conv.format.filters import Where, list_hash, parse_order, parse_where
@@ -95,7 +95,9 @@ def export_stream(
     form, branches = format_named(job.format, job.branches)
     redaction = redaction if redaction is not None else Redaction(job.redact)
     reader = Reader(branches, redaction)
-    writer = _writer(form, out, reader)
+    if form.render is None:
+        raise InvalidInputError(f"{form.name} cannot be a stream: expected a file or a folder to write to")
+    writer = form.writer(out, reader)
     done = Exported(files=1, left_out=reader.left_out)
     for document in archive.export(job.where):
         before = writer.size
@@ -191,7 +193,7 @@ class _Run:
             self.conversations, self.rows = begun.conversations, begun.rows
             self.saved_at, self.reached = begun.conversations, (begun.conversations, begun.rows, begun.bytes)
         self.file = self.output.begin(size)
-        self.writer = _writer(self.form, self.file, self.reader, size)
+        self.writer = self.form.writer(self.file, self.reader, size)
         return self.writer
 
     def is_full(self, writer: Writer) -> bool:
@@ -256,6 +258,8 @@ class _Run:
         """Leave what can be gone on with, or nothing."""
         if self.saves_midway and self.reached[0] > self.saved_at:
             self.save_midway()
+        if self.writer is not None:
+            self.writer.discard()
         if self.file is not None:
             self.file.close()
         if not self.checkpoint.exists if self.name is not None else _first_name(self.output) is None:
@@ -292,11 +296,6 @@ def _begin(
     if name is None and not output.keeps_parts and job.shards is None and shard_size is None:
         shard_size = SHARD_SIZE
     return _Run(output, checkpoint, form, reader, name, checkpoint.per_shard, job.shards, shard_size, progress, done)
-
-
-def _writer(form: Format, file: IO[bytes], reader: Reader, size: int = 0) -> Writer:
-    assert form.render is not None
-    return LineWriter(file, form.render, reader, size)
 
 
 def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:

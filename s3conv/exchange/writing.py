@@ -13,6 +13,7 @@ from typing import IO, Protocol
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.chats import Branches, Chat, chosen, read_chat
+from s3conv.exchange.parquet import ParquetWriter
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut, dataknobs_line, openai_line, sharegpt_line, stored_line
 from s3conv.format.document import Document
@@ -22,12 +23,22 @@ Render = Callable[[Chat, LeftOut], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What an export can be written as. `branches`: which it can hold, the usual first; `kind`: what it consists of."""
+    """What an export can be written as.
+
+    `branches`: which it can hold, the usual first. `render` makes a line of it; None: it is Parquet, which a file has
+    to be complete for.
+    """
 
     name: str
     suffix: str
     branches: tuple[Branches, ...]
     render: Render | None = None
+
+    def writer(self, file: IO[bytes], reader: Reader, size: int = 0) -> Writer:
+        """What writes a file of it, or on from where `file` stands, after `size` bytes."""
+        if self.render is not None:
+            return LineWriter(file, self.render, reader, size)
+        return ParquetWriter(file, reader, by_message=self.name == "parquet-messages")
 
 
 FORMATS = {
@@ -37,6 +48,8 @@ FORMATS = {
         Format("dataknobs", ".jsonl", ("tree", "current", "leaves"), dataknobs_line),
         Format("openai", ".jsonl", ("current", "leaves"), openai_line),
         Format("sharegpt", ".jsonl", ("current", "leaves"), sharegpt_line),
+        Format("parquet", ".parquet", ("tree", "current", "leaves")),
+        Format("parquet-messages", ".parquet", ("tree", "current", "leaves")),
     )
 }
 """By name."""
@@ -80,6 +93,10 @@ class Writer(Protocol):
         """Write what is missing at the end; the file stays open."""
         ...
 
+    def discard(self) -> None:
+        """Let go of the file, which is going to be closed and cut off or removed."""
+        ...
+
 
 class LineWriter:
     """JSON lines."""
@@ -107,6 +124,9 @@ class LineWriter:
 
     def finish(self) -> None:
         """See `Writer.finish`."""
+
+    def discard(self) -> None:
+        """See `Writer.discard`."""
 
 
 def format_named(name: str, branches: str | None) -> tuple[Format, Branches]:
