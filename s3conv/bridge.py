@@ -202,6 +202,10 @@ async def ordered_map(
     jobs: deque[Awaitable[R]] = deque()
     try:
         async with aclosing(args if isinstance(args, AsyncGenerator) else _each(args)) as stream:
+            if isinstance(runner, InlineRunner):  # nothing is in flight; a job for each would only cost time
+                async for arg in stream:
+                    yield await fn(arg)
+                return
             async for arg in stream:
                 if len(jobs) >= window:
                     yield await jobs.popleft()

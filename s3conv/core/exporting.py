@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Container
+from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -72,10 +72,11 @@ async def export(
             decompressor = idle.pop()
         except IndexError:  # asking first would race another thread
             decompressor = zstandard.ZstdDecompressor()
-        document = decode_document(found.body, conversation_id, context.name(key), decompressor)
+        document = decode_document(found.body, conversation_id, context.name(key), decompressor, head_only=True)
         idle.append(decompressor)
         wanted = not document.deleted and (
-            (candidate.certain and document.stamp.revision == candidate.revision)
+            not conditions.conditions
+            or (candidate.certain and document.stamp.revision == candidate.revision)
             or await _matches(context, conditions, document, archive.partition_by)
         )
         return conversation_id, document if wanted else None
@@ -107,8 +108,6 @@ async def _itself(view: View) -> View:
 
 async def _matches(context: Context, conditions: Filter, document: Document, partition_by: str | None) -> bool:
     """Whether a document meets all conditions, as it is now."""
-    if not conditions.conditions:
-        return True
     entry = await entry_of_document(context, document)
     if entry.metadata_truncated:
         metadata = state_of(context, document).metadata
@@ -193,40 +192,48 @@ async def _run_rows(view: View, conditions: Filter, run: RunName) -> Rows:
 
 
 class SeenIds:
-    """Conversation ids that were given already, in 8 bytes each: 64 bits of their SHA-256.
+    """Conversation ids that were given already, in 8 bytes each: a hash of them.
 
-    Two ids may share them: among ten million, the chance that one is taken for another is one in 370,000 at worst. So
-    many are added before any is asked for; asking sorts what was added.
+    Two ids may share it: among ten million, the chance that one is taken for another is one in 370,000 at worst. Many
+    are added before any is asked for: asking sorts what was added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hash_of: Callable[[str], int] = hash) -> None:
+        """Begin with none. `hash_of` gives 64 bits: Python's own, which differs in every process, unless told."""
+        self._hash_of = hash_of
+        self._fresh = array("Q")
         self._buckets = [array("Q") for _ in range(256)]
-        self._sorted = [True] * 256
 
     def add(self, conversation_id: str) -> None:
         """Take an id; each once."""
-        self.add_hash(id_bytes(conversation_id))
+        self._fresh.append(self._hash_of(conversation_id) & _MASK)
 
-    def add_hash(self, hashed: bytes) -> None:
-        """Take the `id_bytes` of an id."""
-        bucket = hashed[0]
-        self._buckets[bucket].append(int.from_bytes(hashed))
-        self._sorted[bucket] = False
+    def add_hash(self, number: int) -> None:
+        """Take the hash of an id."""
+        self._fresh.append(number & _MASK)
 
     def __contains__(self, conversation_id: object) -> bool:
-        hashed = id_bytes(str(conversation_id))
-        index, number = hashed[0], int.from_bytes(hashed)
-        if not self._sorted[index]:
-            self._buckets[index] = array("Q", sorted(self._buckets[index]))
-            self._sorted[index] = True
-        bucket = self._buckets[index]
+        if self._fresh:
+            self._sort()
+        number = self._hash_of(str(conversation_id)) & _MASK
+        bucket = self._buckets[number & 255]
         place = bisect_left(bucket, number)
         return place < len(bucket) and bucket[place] == number
 
     def __len__(self) -> int:
-        return sum(map(len, self._buckets))
+        return len(self._fresh) + sum(map(len, self._buckets))
+
+    def _sort(self) -> None:
+        # By buckets, because sorting makes a list of numbers, each far larger than 8 bytes.
+        for number in self._fresh:
+            self._buckets[number & 255].append(number)
+        self._fresh = array("Q")
+        self._buckets = [array("Q", sorted(bucket)) for bucket in self._buckets]
 
 
-def id_bytes(conversation_id: str) -> bytes:
-    """What stands for an id among many."""
-    return hashlib.sha256(conversation_id.encode()).digest()[:8]
+_MASK = 2**64 - 1
+
+
+def lasting_hash(conversation_id: str) -> int:
+    """A hash for `SeenIds` that is the same in every process: 64 bits of the SHA-256."""
+    return int.from_bytes(hashlib.sha256(conversation_id.encode()).digest()[:8])

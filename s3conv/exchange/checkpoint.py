@@ -8,12 +8,14 @@ changed. The manifest is written last: where it is, everything is there.
 from __future__ import annotations
 
 import hashlib
+import sys
+from array import array
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 import msgspec
 
-from s3conv.core.exporting import SeenIds
+from s3conv.core.exporting import SeenIds, lasting_hash
 from s3conv.errors import CorruptError, InvalidInputError
 from s3conv.exchange.outputs import Output
 from s3conv.format.codec import to_json
@@ -80,9 +82,9 @@ class Checkpoint:
     begun: Begun | None = None
     per_shard: int | None = None
     """Conversations in each of so many shards, by their number when the export began."""
-    seen: SeenIds = field(default_factory=SeenIds)
-    fresh: bytearray = field(default_factory=bytearray)
-    """The ids that no checkpoint has yet."""
+    seen: SeenIds = field(default_factory=lambda: SeenIds(lasting_hash))
+    fresh: array[int] = field(default_factory=lambda: array("Q"))
+    """The hashes of the ids that no checkpoint has yet."""
     id_files: int = 0
 
     @property
@@ -92,8 +94,8 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write it. What it speaks of has to survive already."""
-        self.output.put(f"{self.output.working}ids-{self.id_files:06}", bytes(self.fresh))
-        self.fresh.clear()
+        self.output.put(f"{self.output.working}ids-{self.id_files:06}", _big_endian(self.fresh))
+        del self.fresh[:]
         self.id_files += 1
         saved = _Saved(
             format=1,
@@ -107,6 +109,13 @@ class Checkpoint:
         )
         body = to_json(msgspec.to_builtins(saved), "a checkpoint")
         self.output.put(self.output.working + _CHECKPOINT, body)
+
+
+def _big_endian(numbers: array[int]) -> bytes:
+    if sys.byteorder == "little":
+        numbers = numbers[:]
+        numbers.byteswap()
+    return numbers.tobytes()
 
 
 def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> Checkpoint:
@@ -133,7 +142,7 @@ def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> C
             raise CorruptError(f"{where}ids-{number:06} is missing: remove {where} to begin again")
         with file:
             while hashed := file.read(8):
-                checkpoint.seen.add_hash(hashed)
+                checkpoint.seen.add_hash(int.from_bytes(hashed))
     checkpoint.started, checkpoint.shards = saved.started, list(saved.shards)
     checkpoint.begun, checkpoint.id_files, checkpoint.per_shard = saved.begun, saved.id_files, saved.per_shard
     return checkpoint

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from s3conv.archive import Archive
-from s3conv.core.exporting import id_bytes
+from s3conv.core.exporting import lasting_hash
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.chats import Branches
 from s3conv.exchange.checkpoint import (
@@ -159,16 +159,16 @@ class _Run:
     writer: Writer | None = None
     conversations: int = 0
     rows: int = 0
+    saves_midway: bool = field(init=False)
     reached: tuple[int, int, int] = (0, 0, 0)
     """Conversations, rows and bytes of the file, behind the last conversation that is whole in it."""
     saved_at: int = 0
     """How many of its conversations the last checkpoint has."""
     saved: float = field(default_factory=time.monotonic)
 
-    @property
-    def saves_midway(self) -> bool:
-        """Whether a file can be gone on with that is not finished."""
-        return self.name is not None and self.output.keeps_parts and self.form.render is not None
+    def __post_init__(self) -> None:
+        # Whether a file can be gone on with that is not finished.
+        self.saves_midway = self.name is not None and self.output.keeps_parts and self.form.render is not None
 
     def take(self, document: Document) -> None:
         """Write a conversation."""
@@ -176,13 +176,13 @@ class _Run:
         before = writer.size
         self.rows += writer.add(document)
         self.conversations += 1
-        self.checkpoint.fresh += id_bytes(document.conversation_id)
+        self.checkpoint.fresh.append(lasting_hash(document.conversation_id))
         self.reached = self.conversations, self.rows, writer.size
         self.progress(1, writer.size - before)
-        if self.name is not None:
-            if self.saves_midway and time.monotonic() - self.saved > CHECKPOINT_EVERY:
+        if self.saves_midway:
+            if time.monotonic() - self.saved > CHECKPOINT_EVERY:
                 self.save_midway()
-        elif self.is_full(writer):
+        elif self.name is None and self.is_full(writer):
             self.end_shard()
 
     def begin(self) -> Writer:
@@ -210,7 +210,7 @@ class _Run:
             return
         conversations, rows, size = self.reached
         self.output.flush(self.file)
-        del self.checkpoint.fresh[8 * (conversations - self.saved_at) :]  # an interruption may come anywhere
+        del self.checkpoint.fresh[conversations - self.saved_at :]  # an interruption may come anywhere
         self.checkpoint.begun = Begun(conversations=conversations, rows=rows, bytes=size)
         self.checkpoint.save()
         self.saved, self.saved_at = time.monotonic(), conversations
@@ -307,7 +307,7 @@ def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
         "branches": branches,
         "where": [f"{one.field} {one.op} {one.operand}" for one in conditions.conditions],
         "where_hash": list_hash(conditions, parse_order("created_at")),
-        "redact": [id_bytes(pattern).hex() for pattern in job.redact],
+        "redact": [f"{lasting_hash(pattern):016x}" for pattern in job.redact],
         "shards": job.shards,
         "shard_size": job.shard_size,
     }

@@ -12,7 +12,7 @@ import pytest
 from s3conv import Archive, AsyncArchive, ConversationState, CorruptError, IndexDamagedError, UnavailableError
 from s3conv.bridge import TaskRunner, ThreadRunner, run_sync
 from s3conv.core import exporting, maintaining, merging
-from s3conv.core.exporting import SeenIds, id_bytes
+from s3conv.core.exporting import SeenIds, lasting_hash
 from s3conv.format.document import Document
 from s3conv.format.entry import Intent, encode_intent, entry_of
 from s3conv.format.keys import document_key, intent_key, log_prefix
@@ -314,13 +314,14 @@ def test_no_more_than_a_window_of_documents_is_read_ahead(archive: Archive, stor
         runner.close()
 
 
-def test_ids_that_were_seen_are_known_again() -> None:
-    seen = SeenIds()
+@pytest.mark.parametrize("hash_of", [hash, lasting_hash])
+def test_ids_that_were_seen_are_known_again(hash_of: Callable[[str], int]) -> None:
+    seen = SeenIds(hash_of)
     for number in range(0, 2000, 2):
         seen.add(f"conversation {number}")
     assert len(seen) == 1000
     assert [n for n in range(2000) if f"conversation {n}" in seen] == list(range(0, 2000, 2))
-    again = SeenIds()
-    again.add_hash(id_bytes("ü"))
+    again = SeenIds(hash_of)
+    again.add_hash(hash_of("ü"))
     assert "ü" in again
     assert "u" not in again
