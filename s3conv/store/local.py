@@ -2,11 +2,11 @@
 
 Law: a put is temporary file, fsync, then under a lock: compare, rename, fsync of the directory; a key never leaves
 the root, because every folder on the way to it is opened relative to the one above, and symbolic links below the root
-are followed nowhere. (A read of a whole file opens it by its path, and looks for links on it at most a second before:
-a link that takes the place of a folder just then is followed once more.) The clock is the file system's own (the mtime of a file just written). Parts of a name that begin
-with "." belong to the directory, not to the archive: no key has one, no list shows one, and `.s3conv/` holds the locks
-and temporary files. `s3conv.store.base` is the contract; whether the file system honours flock is for the probe of
-`create` to find out.
+are followed nowhere. (A read of a whole file opens it by its path, and looks for links on it at most a second before: a
+link that takes the place of a folder just then is followed once more.) The clock is the file system's own (the mtime of
+a file just written). Parts of a name that begin with "." belong to the directory, not to the archive: no key has one,
+no list shows one, and `.s3conv/` holds the locks and temporary files. `s3conv.store.base` is the contract; whether the
+file system honours flock is for the probe of `create` to find out.
 """
 
 from __future__ import annotations
