@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -23,6 +23,7 @@ from s3conv.exchange.pieces import (
     Piece,
     Prose,
     Result,
+    Said,
     Thought,
     as_json,
     line_of,
@@ -115,13 +116,12 @@ def page_begin(title: str, name: str) -> str:
 """
 
 
-def short_time(time: datetime) -> str:
+def short_time(time: datetime, with_day: bool = True) -> str:
     """A `time` element: in UTC and to the minute, with the whole time as it is kept in its tooltip."""
-    exact = time.isoformat()
-    shown = as_utc(time).astimezone(UTC)
-    # strftime writes years before 1000 without their zeros on some systems.
-    text = f"{shown.year:04}-{shown.month:02}-{shown.day:02} {shown.hour:02}:{shown.minute:02}"
-    return f'<time datetime="{exact}" title="{exact}">{text}</time>'
+    exact, shown = time.isoformat(), as_utc(time)
+    # Not strftime: it writes years before 1000 without their zeros on some systems.
+    day = f"{shown.year:04}-{shown.month:02}-{shown.day:02} " if with_day else ""
+    return f'<time datetime="{exact}" title="{exact}">{day}{shown.hour:02}:{shown.minute:02}</time>'
 
 
 def counted(number: int, what: str, plural: str = "") -> str:
@@ -211,23 +211,25 @@ def _message(node: ConversationNode, number: int, before: ConversationNode | Non
         inner = '<p class="quiet">No text</p>'
     if kind == "system" and len(inner) > _LONG_SYSTEM:
         inner = _fold("long", f'<span dir="auto">{escape(line_of(node.message, 160))}</span>', inner)
-    if said.beside:
-        inner += _fold("beside", "Details", code_block(as_json(said.beside), "JSON"))
     more = " more" if goes_on else ""
     return (
-        f'<article class="{kind}{more}" id="m{number}">{_message_head(node, said.model, number)}'
+        f'<article class="{kind}{more}" id="m{number}">{_message_head(node, said, number, before)}'
         f'<div class="said">{inner}</div></article>'
     )
 
 
-def _message_head(node: ConversationNode, model: str | None, number: int) -> str:
+def _message_head(node: ConversationNode, said: Said, number: int, before: ConversationNode | None) -> str:
     role = node.message.role
-    about = [f"<h2><bdi>{escape(_ROLES.get(role, role) or 'No role')}</bdi></h2>"]
-    for name, text in (("name", node.message.name), ("branch", node.branch_name), ("model", model)):
+    head = [f"<h2><bdi>{escape(_ROLES.get(role, role) or 'No role')}</bdi></h2>"]
+    for name, text in (("name", node.message.name), ("branch", node.branch_name), ("model", said.model)):
         if text:
-            about.append(f'<span class="{name}"><bdi>{escape(text)}</bdi></span>')
-    about.append(f'<a class="at" href="#m{number}">{short_time(node.timestamp)}</a>')
-    return f"<header>{''.join(about)}</header>"
+            head.append(f'<span class="{name}"><bdi>{escape(text)}</bdi></span>')
+    same_day = before is not None and as_utc(before.timestamp).date() == as_utc(node.timestamp).date()
+    head.append(f'<a class="at" href="#m{number}">{short_time(node.timestamp, with_day=not same_day)}</a>')
+    if said.beside:
+        dots = '<span title="Details" aria-label="Details">···</span>'
+        head.append(_fold("beside", dots, code_block(as_json(said.beside), "JSON")))
+    return f"<header>{''.join(head)}</header>"
 
 
 def _fold(name: str, summary: str, inner: str) -> str:

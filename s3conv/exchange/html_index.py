@@ -7,7 +7,7 @@ can be read without the page's script, which only searches and sorts what is the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from s3conv.exchange.html import counted, page_begin, short_time
 from s3conv.exchange.pieces import first_words, title_of
@@ -95,7 +95,7 @@ def index_end(conversations: int, exported_at: datetime | None = None) -> str:
         conversations: how many rows were written.
         exported_at: when; not said if None.
     """
-    when = f", exported {short_time(as_utc(exported_at).astimezone(UTC))} UTC" if exported_at is not None else ""
+    when = f", exported {short_time(exported_at)} UTC" if exported_at is not None else ""
     every = counted(conversations, "conversation")
     return f"""</ol>
 <button type="button" id="more" hidden>Show more</button>

@@ -237,6 +237,7 @@ def _read_part(part: Any, left: list[Any], nested: bool = False) -> Piece:
             rest = _without(rest, type="text")
             piece = Prose(text)
         case {}:
+            rest = {}  # a case above may have taken it apart and refused it
             kind = part.get("type", part.get("content_type"))
             piece = Value(kind if isinstance(kind, str) else "part", part)
         case _:

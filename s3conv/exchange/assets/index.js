@@ -26,6 +26,7 @@ document.addEventListener("DOMContentLoaded", () => {
     messages: Number(item.dataset.messages),
   }));
   list.replaceChildren();
+  list.before(count.parentElement); // it was written last, when the number was known
   let found = rows;
 
   function showSome() {
