@@ -17,6 +17,9 @@ from markdown_it.token import Token
 MAX_MARKDOWN = 100_000
 """Characters of the longest text that is read as Markdown: some texts take the parser quadratic time."""
 
+MAX_BRACKETS = 2_000
+"""Opening brackets in such a text, of which each may make the parser look for its end."""
+
 BLOCK = 8_000
 """Characters of plain text that a browser lays out at once; what is not in view of a longer one costs nothing."""
 
@@ -24,6 +27,7 @@ _UNSEEN = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)
 _UNSEEN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _ESCAPES = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord('"'): "&quot;", ord("'"): "&#39;"}
 _SPECIAL = re.compile("[&<>\"'\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _NOT_LETTERS = re.compile(r"[\W_]+")
 _ALLOWED = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
 _BARE_URL = re.compile(r"https?://[^\s<>\"'`]{1,2000}", re.IGNORECASE)
@@ -37,11 +41,21 @@ _HEADINGS = {"h1": "h3", "h2": "h4", "h3": "h5", "h4": "h6", "h5": "h6", "h6": "
 _ALIGNED = {"text-align:right": ' class="end"', "text-align:center": ' class="middle"'}
 
 
-def escape(text: str) -> str:
-    """The text for an element's content or a quoted attribute; what HTML cannot hold is shown by a sign for it."""
-    if not _SPECIAL.search(text):
+def printable(text: str) -> str:
+    """The text with a sign for each control character and lone surrogate; lines end in newlines."""
+    if not _UNPRINTABLE.search(text):
         return text
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_UNSEEN).translate(_ESCAPES)
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_UNSEEN)
+
+
+def escape(text: str) -> str:
+    """The text for an element's content or a quoted attribute, printable."""
+    return printable(text).translate(_ESCAPES) if _SPECIAL.search(text) else text
+
+
+def is_readable(text: str) -> bool:
+    """Whether the Markdown parser reads the text in good time."""
+    return len(text) <= MAX_MARKDOWN and text.count("[") <= MAX_BRACKETS
 
 
 def link(url: str, inner: str, title: str = "") -> str:
@@ -80,7 +94,7 @@ def plain(text: str) -> str:
 
 def markdown(text: str) -> str:
     """A text in Markdown: CommonMark with tables, without HTML, images as links, each line break kept."""
-    if len(text) > MAX_MARKDOWN:
+    if not is_readable(text):
         return _plain(text)
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\u2400")
     tokens = _commonmark().parse(text)

@@ -21,7 +21,8 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const rows = [...list.children].map((item) => ({
     item,
-    title: item.firstElementChild.textContent,
+    title: item.querySelector("a").textContent,
+    text: item.querySelector(".text")?.textContent ?? "",
     updated: item.dataset.updated,
     messages: Number(item.dataset.messages),
   }));
@@ -38,10 +39,11 @@ document.addEventListener("DOMContentLoaded", () => {
 
   function showFound() {
     const words = plain(search.value).split(/\s+/).filter(Boolean);
-    found = rows.filter((row) => {
-      row.text ??= plain(row.item.textContent);
-      return words.every((word) => row.text.includes(word));
-    });
+    const holds = (row) => {
+      row.plain ??= plain(`${row.title} ${row.text}`);
+      return words.every((word) => row.plain.includes(word));
+    };
+    found = words.length ? rows.filter(holds) : rows;
     count.textContent = words.length
       ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}`
       : count.dataset.all;
