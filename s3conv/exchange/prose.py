@@ -79,9 +79,9 @@ def code_block(text: str, language: str = "") -> str:
 
 def plain(text: str) -> str:
     """A text with its line breaks and spaces; fenced code in it is a code block, and addresses are links."""
+    text = printable(text)
     if not _FENCE.search(text) or len(text) > MAX_MARKDOWN:
         return _plain(text)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
     made, done = [], 0
     for token in _fences().parse(text):
@@ -94,9 +94,9 @@ def plain(text: str) -> str:
 
 def markdown(text: str) -> str:
     """A text in Markdown: CommonMark with tables, without HTML, images as links, each line break kept."""
+    text = printable(text)
     if not is_readable(text):
         return _plain(text)
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\u2400")
     tokens = _commonmark().parse(text)
     if _letters(text) != sum(_letters(token.content) + _letters(token.info) for token in tokens):
         return _plain(text)

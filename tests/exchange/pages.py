@@ -148,6 +148,6 @@ def session(path: Path) -> ConversationState:
 def _add(state: ConversationState, said: dict[str, Any], time: datetime) -> None:
     role = {"toolResult": "tool", "bashExecution": "tool"}.get(said["role"], said["role"])
     content = said.get("content", said.get("output"))
-    metadata = {name: said[name] for name in ("model", "usage") if name in said}
+    metadata: dict[str, Any] = {name: said[name] for name in ("model", "usage") if name in said}
     called = said.get("toolCallId")
     state.add_message(role, content, name=said.get("toolName"), tool_call_id=called, metadata=metadata, timestamp=time)
