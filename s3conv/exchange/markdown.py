@@ -120,12 +120,12 @@ def _message(node: ConversationNode, anchor: str, details: bool) -> Iterator[str
 def _piece(piece: Piece) -> Iterator[str]:
     match piece:
         case Prose(text):
-            if text.strip():
-                yield text.strip("\r\n") if _ends(text) else _fenced(text)
+            if text := printable(text).strip("\n"):
+                yield text if _ends(text) else _fenced(text)
         case Code(text, language):
             yield _fenced(text, language)
         case Thought(text):
-            yield "\n".join(f"> {line}".rstrip() for line in ["**Thoughts**", "", *text.split("\n")])
+            yield "\n".join(f"> {line}".rstrip() for line in ["**Thoughts**", "", *printable(text).split("\n")])
         case Call(name, arguments, call_id):
             yield f"**Calls {_code(name)}**{_call_id(call_id)}"
             yield from _arguments(arguments)
@@ -175,13 +175,14 @@ def _escaped(text: str) -> str:
 
 def _code(text: str) -> str:
     """A text in a fixed pitch, on one line."""
-    text = " ".join(text.splitlines()) if text.strip() else repr(text)
+    text = " ".join(printable(text).splitlines()) if text.strip() else repr(text)
     ticks = "`" * (1 + max(map(len, _RUNS.findall(text)), default=0))
     return f"{ticks} {text} {ticks}" if text[0] in "` " or text[-1] in "` " else f"{ticks}{text}{ticks}"
 
 
 def _fenced(text: str, language: str = "") -> str:
     """A text in a fence that is longer than any in it."""
+    text = printable(text)
     ticks = "`" * max(3, 1 + max(map(len, _RUNS.findall(text)), default=0))
     info = " ".join(language.replace("`", "").split())
     return f"{ticks}{info}\n{text}\n{ticks}"

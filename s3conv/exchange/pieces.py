@@ -218,19 +218,19 @@ def _read_part(part: Any, left: list[Any], nested: bool = False) -> Piece:
             "source": {"type": "base64", "media_type": str(media_type), "data": str(data), **inner},
             **rest,
         }:
-            piece = Attachment(_kind(kind), _name(rest), media_type, data)
+            piece = Attachment(_kind(kind), _take_name(rest), media_type, data)
         case {
             "type": "image" | "document" as kind,
             "source": {"type": "url", "url": str(url), **inner},
             **rest,
         }:
-            piece = _at(_kind(kind), url, _name(rest))
+            piece = _at(_kind(kind), url, _take_name(rest))
         case {"type": "image" | "audio" as kind, "data": str(data), "mimeType": str(media_type), **rest}:
-            piece = Attachment(kind, _name(rest), media_type, data)
+            piece = Attachment(kind, _take_name(rest), media_type, data)
         case {"type": "input_audio", "input_audio": {"data": str(data), "format": str(form), **inner}, **rest}:
             piece = Attachment("audio", "", f"audio/{form}", data)
         case {"type": "file", "file": {"file_data": str(url), **inner}, **rest}:
-            piece = _at("file", url, _name(inner))
+            piece = _at("file", url, _take_name(inner))
         case {"content_type": "image_asset_pointer", "asset_pointer": str(url), **rest}:
             piece = Attachment("image", url=url)
         case {"text": str(text), **rest}:
@@ -301,9 +301,15 @@ def _kind(kind: str) -> str:
     return "image" if kind == "image" else "file"
 
 
-def _name(part: Mapping[Any, Any]) -> str:
-    name = next((part[key] for key in ("filename", "name", "title") if isinstance(part.get(key), str)), "")
-    return " ".join(name.split())
+def _take_name(fields: dict[Any, Any]) -> str:
+    """The name of a file, on one line; taken out of the part's fields if it is shown as it is."""
+    for key in ("filename", "name", "title"):
+        if isinstance(name := fields.get(key), str):
+            shown = " ".join(name.split())
+            if shown == name:
+                del fields[key]
+            return shown
+    return ""
 
 
 def _without(rest: Mapping[Any, Any], **known: Any) -> dict[str, Any]:
