@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3conv.exchange.html import counted, page_begin, short_time
+from s3conv.exchange.html_frame import PAGE_END, counted, page_begin, short_time
 from s3conv.exchange.pieces import first_words, title_of
 from s3conv.exchange.prose import escape
 from s3conv.model.message import as_utc
@@ -101,6 +101,4 @@ def index_end(conversations: int, exported_at: datetime | None = None) -> str:
 <button type="button" id="more" hidden>Show more</button>
 <p class="facts"><span id="count" data-all="{every}" aria-live="polite">{every}</span>{when}</p>
 </main>
-</body>
-</html>
-"""
+{PAGE_END}"""

@@ -14,7 +14,20 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from s3conv.exchange.pieces import Attachment, Call, Code, Piece, Prose, Result, Thought, as_json, read_node, title_of
+from s3conv.exchange.pieces import (
+    Attachment,
+    Call,
+    Code,
+    Piece,
+    Prose,
+    Result,
+    Thought,
+    argument_texts,
+    as_json,
+    is_result,
+    read_node,
+    title_of,
+)
 from s3conv.exchange.prose import is_readable, printable
 from s3conv.exchange.stretches import Stretch, stretches
 from s3conv.model.message import ConversationNode
@@ -28,7 +41,6 @@ _YAML_WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "n
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _MAY_STAY_OPEN = re.compile("```|~~~|<")
 _END = "End of the text"
-_SHORT = 200
 
 
 def conversation_markdown(state: ConversationState, *, details: bool = False) -> str:
@@ -106,8 +118,8 @@ def _message(node: ConversationNode, anchor: str, details: bool) -> Iterator[str
     role = node.message.role
     yield f"## {_ROLES.get(role) or _escaped(role) or 'No role'}"
     facts = [node.timestamp.isoformat(sep=" ")]
-    is_result = bool(said.pieces) and isinstance(said.pieces[0], Result)
-    facts += [_escaped(text) for text in (None if is_result else node.message.name, said.model) if text]
+    told = {piece.name for piece in said.pieces if isinstance(piece, Result)}
+    facts += [_escaped(text) for text in (node.message.name, said.model) if text and text not in told]
     if node.branch_name:
         facts.append(f"branch {_escaped(node.branch_name)}")
     yield f"{anchor}*{' · '.join(facts)}*"
@@ -145,13 +157,12 @@ def _arguments(arguments: Any) -> Iterator[str]:
     if not isinstance(arguments, dict):
         yield _fenced(arguments) if isinstance(arguments, str) else _fenced(as_json(arguments), "json")
         return
-    texts = {name: value if isinstance(value, str) else as_json(value) for name, value in arguments.items()}
-    short = {name: text for name, text in texts.items() if len(text) <= _SHORT and "\n" not in text}
+    short, long = argument_texts(arguments)
     if short:
         yield "\n".join(f"- {_code(name)}: {_code(text)}" for name, text in short.items())
-    for name in (name for name in texts if name not in short):
+    for name, text in long.items():
         yield f"{_code(name)}:"
-        yield _fenced(texts[name], "" if isinstance(arguments[name], str) else "json")
+        yield _fenced(text)
 
 
 def _call_id(call_id: str | None) -> str:

@@ -19,6 +19,8 @@ from s3conv.model.message import ConversationNode, LLMMessage
 from s3conv.model.state import ConversationState
 
 _TOOL_ROLES = frozenset(("tool", "function", "observation", "toolResult", "tool_result"))
+_SHORT = 200
+"""Characters up to which an argument of a call takes a line and no block."""
 _CODE = frozenset(("code", "execution_output"))
 _SPACE = re.compile(r"\s+")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)((?:;[\w.+-]+=[^;,]*)*);base64,", re.ASCII)
@@ -115,14 +117,14 @@ def read_node(node: ConversationNode) -> Said:
     calls = [_read_call(call, left) for call in message.tool_calls or ()]
     if message.function_call is not None:
         calls.append(_read_call(message.function_call, left))
-    is_result = message.role in _TOOL_ROLES
-    if is_result:
+    from_tool = message.role in _TOOL_ROLES
+    if from_tool:
         pieces = [Result(message.name, message.tool_call_id, tuple(pieces))]
     model = metadata.pop("model") if isinstance(metadata.get("model"), str) else None
     synthetic = metadata.get(SYNTHETIC) is True and message.content is None
     beside = {
         "prompt_name": node.prompt_name,
-        "tool_call_id": None if is_result else message.tool_call_id,
+        "tool_call_id": None if from_tool else message.tool_call_id,
         "metadata": metadata,
         "message_metadata": message.metadata,
         "message_fields": message.extra,
@@ -159,6 +161,20 @@ def line_of(message: LLMMessage, limit: int) -> str:
     said = " ".join(text[: limit * 4] for text in texts if isinstance(text, str))
     line = " ".join(said[: limit * 4].split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def argument_texts(arguments: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The arguments of a call, texts as they are and all else as JSON: those of one short line, and the others."""
+    texts = {name: value if isinstance(value, str) else as_json(value) for name, value in arguments.items()}
+    short = {name: text for name, text in texts.items() if len(text) <= _SHORT and "\n" not in text}
+    return short, {name: text for name, text in texts.items() if name not in short}
+
+
+def is_result(message: LLMMessage) -> bool:
+    """Whether a message is what a tool answered, whoever sends it."""
+    content = message.content
+    first = content[0] if isinstance(content, list) and content else None
+    return message.role in _TOOL_ROLES or (isinstance(first, dict) and first.get("type") == "tool_result")
 
 
 def as_json(value: object) -> str:

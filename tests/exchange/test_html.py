@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3conv import ConversationState
-from s3conv.exchange.html import MAX_IMAGE, conversation_page
+from s3conv.exchange.html import conversation_page
 from s3conv.exchange.html_index import IndexRow, index_begin, index_end, index_row, row_html
+from s3conv.exchange.html_pieces import MAX_IMAGE
 from s3conv.exchange.prose import MAX_BRACKETS, MAX_MARKDOWN, code_block, markdown, plain, printable
 from tests.exchange import pages
 from tests.strategies import states
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "ol": {"start", "id"}, "li": {"dir", "data-updated", "data-messages"}, "blockquote": set(), "table": set(),
     "thead": set(), "tbody": set(), "tr": set(), "th": {"class"}, "td": {"class"}, "em": set(), "strong": set(),
     "s": set(), "input": {"id", "type", "placeholder", "aria-label", "autocomplete"}, "select": {"id", "aria-label"},
-    "option": {"value"},
+    "option": {"value"}, "dl": set(), "dt": set(), "dd": set(),
 }  # fmt: skip
 """Every element of a page, with the attributes that it may have. There are no others, so none that runs a script."""
 
