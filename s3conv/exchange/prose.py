@@ -191,12 +191,12 @@ def _render_inline(tokens: Sequence[Token]) -> Iterator[str]:
             yield "<br>"
         elif token.type == "image":
             url, title = str(token.attrs["src"]), str(token.attrs.get("title", ""))
-            shown = f"Image: {escape(token.content or url)}"
+            shown = f"Image: {escape(token.content or url)}" if url else escape(f"![{token.content}]()")
             yield shown if within_link else link(url, shown, title)
-        elif token.type == "link_open":
+        elif token.type == "link_open" and (url := str(token.attrs["href"])):
             within_link = True
-            yield _link_open(str(token.attrs["href"]), str(token.attrs.get("title", "")))
-        elif token.type == "link_close":
+            yield _link_open(url, str(token.attrs.get("title", "")))
+        elif token.type == "link_close" and within_link:  # a link to nowhere was not opened
             within_link = False
             yield "</a>"
         elif token.tag in _INLINE_TAGS:

@@ -172,6 +172,12 @@ def test_no_letter_of_a_text_in_markdown_is_lost(text: str) -> None:
     assert letters(shown.text.replace("Copy", "")) == letters(text)
 
 
+@pytest.mark.parametrize(("text", "shown"), [("[a]()", "a"), ("![a]()", "![a]()"), ("[![a]()]() b", "![a]() b")])
+def test_a_link_to_nowhere_is_its_text(text: str, shown: str) -> None:
+    read = Read(markdown(text))
+    assert (read.text, read.links) == (shown, [])
+
+
 @pytest.mark.parametrize("text", ["> " * 50 + "deep", "- " * 50 + "deep", "|a|\n|-|\n|b|surplus|", "1. " * 30 + "deep"])
 def test_what_the_parser_would_leave_out_shows_as_plain_text(text: str) -> None:
     assert Read(markdown(text)).text == text
