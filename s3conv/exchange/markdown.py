@@ -24,7 +24,6 @@ from s3conv.exchange.pieces import (
     Thought,
     argument_texts,
     as_json,
-    is_result,
     read_node,
     title_of,
 )

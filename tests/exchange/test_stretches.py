@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 from s3conv import ConversationState
 from s3conv.exchange.stretches import stretches
-from tests.strategies import states
+from s3conv.model.message import ConversationNode, LLMMessage
+from tests.strategies import grow, shapes
 
 
-@given(states(max_nodes=12))
+@st.composite
+def trees(draw: st.DrawFn) -> ConversationState:
+    """A conversation of any shape that stands anywhere."""
+    parents = draw(shapes(12))
+    places = grow([ConversationNode(LLMMessage("user", str(n))) for n in range(len(parents) + 1)], parents)
+    state = ConversationState("c", places[0])
+    state.set_current_node(draw(st.sampled_from(places)))
+    return state
+
+
+@given(trees())
 def test_every_branch_can_be_read_in_the_order_of_the_stretches(state: ConversationState) -> None:
     found = stretches(state)
     listed = [node for stretch in found for node in stretch.nodes]
@@ -26,7 +38,7 @@ def test_every_branch_can_be_read_in_the_order_of_the_stretches(state: Conversat
     assert not on_show[-1].below
 
 
-@given(states(max_nodes=12))
+@given(trees())
 def test_stretches_know_each_other(state: ConversationState) -> None:
     found = stretches(state)
     assert [stretch.number for stretch in found] == list(range(1, len(found) + 1))
