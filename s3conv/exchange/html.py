@@ -158,6 +158,6 @@ def _message_head(node: ConversationNode, said: Said, number: int, before: Conve
     same_day = before is not None and as_utc(before.timestamp).date() == as_utc(node.timestamp).date()
     head.append(f'<a class="at" href="#m{number}">{short_time(node.timestamp, with_day=not same_day)}</a>')
     if said.beside:
-        dots = '<span title="Details" aria-label="Details">···</span>'
+        dots = '<span title="Details">···</span>'
         head.append(fold("beside", dots, code_block(as_json(said.beside), "JSON")))
     return f"<header>{''.join(head)}</header>"

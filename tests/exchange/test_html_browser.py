@@ -62,9 +62,13 @@ def save_index(states: list[ConversationState], folder: Path) -> Path:
 
 def seen(browser: Browser) -> list[str]:
     """The messages that are shown, each as text."""
+    # What a script has just shown has a text from the next frame on.
     shown = browser.run(
-        "return [...document.querySelectorAll('article')].filter((one) => one.checkVisibility())"
-        ".map((one) => one.querySelector('.said').innerText.trim())"
+        """
+        await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+        return [...document.querySelectorAll("article")].filter((one) => one.checkVisibility())
+          .map((one) => one.querySelector(".said").innerText.trim());
+        """
     )
     assert isinstance(shown, list)
     return [str(text) for text in shown]
@@ -81,7 +85,7 @@ def test_the_page_opens_on_the_branch_that_the_conversation_stands_on(browser: B
 def test_arrows_switch_between_the_branches(browser: Browser, tmp_path: Path) -> None:
     page = save(pages.tree(), tmp_path)
     browser.open(page)
-    first = ".stretch:not(.off) > .switch"
+    first = ".stretch:not([hidden]) > .switch"
     assert browser.text(first).split() == ["\u2039", "2", "/", "3", "\u203a"]
     browser.click(f"{first} a[rel=next]")
     assert seen(browser)[2:] == [pages.DEEP]
@@ -118,7 +122,7 @@ def test_a_switch_stays_where_the_eye_is(browser: Browser, tmp_path: Path) -> No
         for _ in range(20):
             state.add_message("user", "And then?\n" * 9)
     browser.open(save(state, tmp_path))
-    switch = "document.querySelector('.stretch:not(.off) > .switch')"
+    switch = "document.querySelector('.stretch:not([hidden]) > .switch')"
     browser.run(f"{switch}.scrollIntoView({{block: 'center'}})")
     before = browser.run(f"return {switch}.getBoundingClientRect().top")
     browser.run(f"{switch}.querySelector('a[rel=prev]').click()")
@@ -130,6 +134,11 @@ def test_a_link_to_a_message_shows_its_branch(browser: Browser, tmp_path: Path) 
     browser.open(save(pages.tree(), tmp_path), "#m8")
     assert seen(browser)[-1] in (pages.HAPPY, pages.DEEP)
     assert browser.run("return document.querySelector('#m8').checkVisibility()")
+
+
+def test_the_search_of_the_browser_finds_what_is_on_other_branches(browser: Browser, tmp_path: Path) -> None:
+    browser.open(save(pages.tree(), tmp_path), "#:~:text=no%20bottom")
+    assert seen(browser)[2:] == [pages.DEEP]
 
 
 def test_without_its_script_all_branches_are_on_the_page_the_current_one_first(

@@ -11,11 +11,13 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!chosen.has(stretch.dataset.above)) chosen.set(stretch.dataset.above, stretch);
   }
 
+  /** Show the branch that a stretch is on; without one, the branch that is chosen. */
   function show(target) {
     for (let one = target; one; one = document.getElementById(one.dataset.above)) chosen.set(one.dataset.above, one);
     const path = new Set();
     for (let one = stretches[0]; one; one = chosen.get(one.id)) path.add(one);
-    for (const stretch of stretches) stretch.classList.toggle("off", !path.has(stretch));
+    // Found by the browser's own search all the same, which then says so by "beforematch".
+    for (const stretch of stretches) stretch.hidden = path.has(stretch) ? false : "until-found";
   }
 
   function showAddressed() {
@@ -68,7 +70,7 @@ document.addEventListener("DOMContentLoaded", () => {
     };
     const focused = document.activeElement.closest(".switch");
     if (!focused && document.activeElement.closest("pre, input")) return;
-    const nav = focused ?? [...document.querySelectorAll(".stretch:not(.off) > .switch")].find(inView);
+    const nav = focused ?? [...document.querySelectorAll(".stretch:not([hidden]) > .switch")].find(inView);
     const arrow = nav?.querySelector(`a[rel=${rel}]`);
     if (arrow) {
       event.preventDefault();
@@ -76,6 +78,9 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   });
 
+  document.addEventListener("beforematch", (event) => show(event.target.closest(".stretch")));
   addEventListener("hashchange", showAddressed);
+  show(); // the branch that the conversation stands on, until something else is chosen
+  for (const stretch of stretches) stretch.classList.remove("off");
   showAddressed();
 });
