@@ -31,7 +31,7 @@ from s3conv.exchange.checkpoint import Checked
 from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
 from s3conv.exchange.outputs import Folder, Output, folder_of, open_bucket
 from s3conv.exchange.redacting import Redaction
-from s3conv.exchange.writing import format_named
+from s3conv.exchange.writing import FORMATS, format_named
 
 SLOW = 10.0
 """Seconds that the redaction of one conversation may take."""
@@ -69,8 +69,9 @@ def check_job(job: Job, place: str) -> None:
         raise BadParameter(str(error)) from None
     if job.shards is not None and job.shard_size is not None:
         raise BadParameter("--shards and --shard-size: expected one of them")
-    if place == "-" and (job.shards or job.shard_size):
-        raise BadParameter("--shards and --shard-size need a folder or an s3:// URL: --output", param_hint="--output")
+    if place == "-" and (_is_folder(job) or FORMATS[job.format].render is None):
+        what = "shards need" if job.shards or job.shard_size else f"{job.format} needs"
+        raise BadParameter(f"{what} a place to write to, which stdout is not", param_hint="--output")
 
 
 def run_export(target: Target, place: str, job: Job) -> Exported:
@@ -87,8 +88,13 @@ def run_export(target: Target, place: str, job: Job) -> Exported:
             if place == "-" or _is_device(place):
                 with _stream(place) as out:
                     return export_stream(archive, out, job, redaction, progress)
-            with open_output(target, place, as_folder=bool(job.shards or job.shard_size)) as (output, name):
+            with open_output(target, place, as_folder=_is_folder(job)) as (output, name):
                 return export_files(archive, output, job, name, redaction, progress)
+
+
+def _is_folder(job: Job) -> bool:
+    """Whether what comes of it is a folder, whatever its name."""
+    return bool(job.shards or job.shard_size or FORMATS[job.format].pages)
 
 
 def _is_device(place: str) -> bool:

@@ -26,9 +26,10 @@ from s3conv.exchange.checkpoint import (
     write_manifest,
 )
 from s3conv.exchange.outputs import Output
+from s3conv.exchange.pages import INDEX
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut
-from s3conv.exchange.writing import Format, Reader, Writer, format_named
+from s3conv.exchange.writing import Format, LineWriter, Reader, Writer, format_named
 from s3conv.format.document import Document
 from s3conv.format.entry import index_time
 from s3conv.format.filters import Where, list_hash, parse_order, parse_where
@@ -97,7 +98,7 @@ def export_stream(
     reader = Reader(branches, redaction)
     if form.render is None:
         raise InvalidInputError(f"{form.name} cannot be a stream: expected a file or a folder to write to")
-    writer = form.writer(out, reader)
+    writer = LineWriter(out, form.render, reader)
     done = Exported(files=1, left_out=reader.left_out)
     for document in archive.export(job.where):
         before = writer.size
@@ -123,7 +124,7 @@ def export_files(
         archive: where the conversations are.
         output: where the files go.
         job: what is to be written.
-        name: of the one file to write; without it, shards and a manifest are.
+        name: of the one file to write; without it, shards and a manifest are, or the pages of a format that has pages.
         redaction: of `job.redact`, to watch over; made if not given.
         progress: see `Progress`.
 
@@ -168,17 +169,18 @@ class _Run:
 
     def __post_init__(self) -> None:
         # Whether a file can be gone on with that is not finished.
-        self.saves_midway = self.name is not None and self.output.keeps_parts and self.form.render is not None
+        by_lines = self.form.render is not None or self.form.pages is not None
+        self.saves_midway = self.name is not None and self.output.keeps_parts and by_lines
 
     def take(self, document: Document) -> None:
         """Write a conversation."""
         writer = self.writer or self.begin()
-        before = writer.size
+        before = writer.size + writer.beside
         self.rows += writer.add(document)
         self.conversations += 1
         self.checkpoint.fresh.append(lasting_hash(document.conversation_id))
         self.reached = self.conversations, self.rows, writer.size
-        self.progress(1, writer.size - before)
+        self.progress(1, writer.size + writer.beside - before)
         if self.saves_midway:
             if time.monotonic() - self.saved > CHECKPOINT_EVERY:
                 self.save_midway()
@@ -193,7 +195,7 @@ class _Run:
             self.conversations, self.rows = begun.conversations, begun.rows
             self.saved_at, self.reached = begun.conversations, (begun.conversations, begun.rows, begun.bytes)
         self.file = self.output.begin(size)
-        self.writer = self.form.writer(self.file, self.reader, size)
+        self.writer = self.form.writer(self.file, self.output, self.reader, self.rows, size)
         return self.writer
 
     def is_full(self, writer: Writer) -> bool:
@@ -238,8 +240,9 @@ class _Run:
             assert self.file is not None
             writer.finish()
             self.file.flush()
-            done.conversations, done.rows, done.files = self.conversations, self.rows, 1
-            done.bytes = self.file.seek(0, 2)
+            done.conversations, done.rows = self.conversations, self.rows
+            done.files = 1 + (self.rows if self.form.pages else 0)
+            done.bytes = self.file.seek(0, 2) + writer.beside
             self.output.finish(self.file, self.name)
         else:
             if self.writer is not None or not shards:
@@ -262,7 +265,8 @@ class _Run:
             self.writer.discard()
         if self.file is not None:
             self.file.close()
-        if not self.checkpoint.exists if self.name is not None else _first_name(self.output) is None:
+        folder = self.name is None or self.form.pages
+        if _first_name(self.output) is None if folder else not self.checkpoint.exists:
             self.output.clear()
 
 
@@ -282,7 +286,11 @@ def _begin(
     if job.shards is not None and job.shard_size is not None:
         raise InvalidInputError("shards and shard_size: expected one of them")
     checkpoint = open_checkpoint(output, _settings(archive, job, branches), index_time(utcnow()))
-    if name is None and not checkpoint.exists:
+    if form.pages is not None:
+        if name is not None or job.shards or job.shard_size:
+            raise InvalidInputError(f"{form.name} is a folder of files, and no shards: expected a folder to write to")
+        name = INDEX[form.pages]
+    if (name is None or form.pages) and not checkpoint.exists:
         if found := _first_name(output):
             what = "a finished export" if MANIFEST in output.names() else f"something else ({found})"
             raise InvalidInputError(f"{output.url} holds {what}: export to an empty folder, or empty this one")

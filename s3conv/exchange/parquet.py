@@ -108,7 +108,7 @@ class ParquetWriter:
         self._writer = pyarrow.parquet.ParquetWriter(
             file, self._schema, compression="zstd", use_dictionary=["role", "schema_version", "conversation_id"]
         )
-        self.size = 0
+        self.size = self.beside = 0
 
     def add(self, document: Document) -> int:
         """See `Writer.add`."""

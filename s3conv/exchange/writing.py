@@ -13,6 +13,8 @@ from typing import IO, Protocol
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.chats import Branches, Chat, chosen, read_chat
+from s3conv.exchange.outputs import Output
+from s3conv.exchange.pages import Kind, PageWriter
 from s3conv.exchange.parquet import ParquetWriter
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut, dataknobs_line, openai_line, sharegpt_line, stored_line
@@ -25,19 +27,22 @@ Render = Callable[[Chat, LeftOut], bytes | None]
 class Format:
     """What an export can be written as.
 
-    `branches`: which it can hold, the usual first. `render` makes a line of it; None: it is Parquet, which a file has
-    to be complete for.
+    `branches`: which it can hold, the usual first. `render` makes a line of it; `pages` are files of their own. Where
+    it has neither it is Parquet, of which a file can be used only when it is complete.
     """
 
     name: str
     suffix: str
     branches: tuple[Branches, ...]
     render: Render | None = None
+    pages: Kind | None = None
 
-    def writer(self, file: IO[bytes], reader: Reader, size: int = 0) -> Writer:
-        """What writes a file of it, or on from where `file` stands, after `size` bytes."""
+    def writer(self, file: IO[bytes], output: Output, reader: Reader, rows: int = 0, size: int = 0) -> Writer:
+        """What writes a file of it to an output, on from where `file` stands: after `rows` rows in `size` bytes."""
         if self.render is not None:
             return LineWriter(file, self.render, reader, size)
+        if self.pages is not None:
+            return PageWriter(file, output, reader, self.pages, rows, size)
         return ParquetWriter(file, reader, by_message=self.name == "parquet-messages")
 
 
@@ -50,6 +55,8 @@ FORMATS = {
         Format("sharegpt", ".jsonl", ("current", "leaves"), sharegpt_line),
         Format("parquet", ".parquet", ("tree", "current", "leaves")),
         Format("parquet-messages", ".parquet", ("tree", "current", "leaves")),
+        Format("markdown", ".md", ("tree", "current", "leaves"), pages="markdown"),
+        Format("html", ".html", ("tree", "current", "leaves"), pages="html"),
     )
 }
 """By name."""
@@ -81,9 +88,14 @@ class Reader:
 
 
 class Writer(Protocol):
-    """Writes one file. `size`: of what was written, in bytes; what is still held back may be left out."""
+    """Writes one file.
+
+    `size`: of what was written to it, in bytes; what is still held back may be left out. `beside`: of what was written
+    to other files.
+    """
 
     size: int
+    beside: int
 
     def add(self, document: Document) -> int:
         """Write a conversation, and return in how many rows."""
@@ -108,15 +120,19 @@ class LineWriter:
         self._reader = reader
         self._copies = render is stored_line and reader.changes_nothing
         self.size = size
+        self.beside = 0
 
     def add(self, document: Document) -> int:
         """See `Writer.add`."""
         if self._copies:
-            lines = [document.line + b"\n"]
-        else:
-            reader = self._reader
-            rendered = (self._render(chat, reader.left_out) for chat in reader.chats(document))
-            lines = [line for line in rendered if line is not None]
+            line = document.line
+            self._file.write(line)
+            self._file.write(b"\n")
+            self.size += len(line) + 1
+            return 1
+        reader = self._reader
+        rendered = [self._render(chat, reader.left_out) for chat in reader.chats(document)]
+        lines = [line for line in rendered if line is not None]
         for line in lines:
             self._file.write(line)
             self.size += len(line)
