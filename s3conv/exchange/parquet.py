@@ -18,8 +18,11 @@ from s3conv.exchange.chats import Chat
 from s3conv.format.document import Document
 from s3conv.model.message import as_utc
 
-GROUP = 8 * 1024 * 1024
+GROUP = 4 * 1024 * 1024
 """Bytes of text after which a row group ends."""
+
+BATCH = 256 * 1024
+"""Bytes of text that are held as values of Python, which take several times as much, before they become columns."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -85,14 +88,18 @@ class ParquetWriter:
                 "Parquet needs pyarrow, which is not installed: pip install 's3conv[parquet]'"
             ) from error
         self._arrow: Any = pyarrow
+        # The default pool keeps what it was given: a long export would take half as much memory again.
+        self._pool = pyarrow.system_memory_pool()
         self._file = file
         self._reader = reader
         self._add = self._add_messages if by_message else self._add_conversation
-        self._table = self._of_messages if by_message else self._of_conversations
+        self._columns = self._of_messages if by_message else self._of_conversations
         self._rows: Columns = {name: [] for name in ({**PLACE, **MESSAGE} if by_message else CONVERSATION)}
         self._messages: Columns = self._rows if by_message else {name: [] for name in MESSAGE}
         self._ends = [0]
         self._held = 0
+        self._batches: list[Any] = []
+        self._batched = 0
         types = {
             "text": pyarrow.string(),
             "number": pyarrow.int32(),
@@ -106,7 +113,11 @@ class ParquetWriter:
             fields.append(("messages", pyarrow.list_(message)))
         self._schema = pyarrow.schema(fields)
         self._writer = pyarrow.parquet.ParquetWriter(
-            file, self._schema, compression="zstd", use_dictionary=["role", "schema_version", "conversation_id"]
+            file,
+            self._schema,
+            compression="zstd",
+            use_dictionary=["role", "schema_version", "conversation_id"],
+            memory_pool=self._pool,
         )
         self.size = self.beside = 0
 
@@ -115,14 +126,16 @@ class ParquetWriter:
         rows = 0
         for chat in self._reader.chats(document):
             rows += self._add(chat)
-        if self._held >= GROUP:
+        if self._held >= BATCH:
+            self._end_batch()
+        if self._batched >= GROUP:
             self._write_group()
         return rows
 
     def finish(self) -> None:
         """See `Writer.finish`."""
-        if self._held:
-            self._write_group()
+        self._end_batch()
+        self._write_group()
         self._writer.close()
         self.size = self._file.tell()
 
@@ -184,26 +197,36 @@ class ParquetWriter:
         columns["metadata"].append(metadata)
         self._held += _ROW + len(text or parts or "") + len(metadata or "")
 
-    def _write_group(self) -> None:
-        self._writer.write_table(self._table())
+    def _end_batch(self) -> None:
+        if self._held:
+            self._batches.append(self._columns())
+            self._batched += self._held
         for column in (*self._rows.values(), *self._messages.values()):
             column.clear()
         self._ends = [0]
         self._held = 0
+
+    def _write_group(self) -> None:
+        if self._batches:
+            self._writer.write_table(self._arrow.Table.from_batches(self._batches))
+        self._batches.clear()
+        self._batched = 0
         self.size = self._file.tell()
 
     def _arrays(self, columns: Columns) -> list[Any]:
-        return [self._arrow.array(values, self._types[name]) for name, values in columns.items()]
+        return [
+            self._arrow.array(values, self._types[name], memory_pool=self._pool) for name, values in columns.items()
+        ]
 
     def _of_messages(self) -> Any:
-        return self._arrow.Table.from_arrays(self._arrays(self._rows), schema=self._schema)
+        return self._arrow.RecordBatch.from_arrays(self._arrays(self._rows), schema=self._schema)
 
     def _of_conversations(self) -> Any:
         arrow = self._arrow
         message = self._schema.field("messages").type.value_type
         messages = arrow.StructArray.from_arrays(self._arrays(self._messages), fields=list(message))
         lists = arrow.ListArray.from_arrays(arrow.array(self._ends, arrow.int32()), messages)
-        return arrow.Table.from_arrays([*self._arrays(self._rows), lists], schema=self._schema)
+        return arrow.RecordBatch.from_arrays([*self._arrays(self._rows), lists], schema=self._schema)
 
 
 def _micros(chat: Chat, text: Any, where: str) -> int:
