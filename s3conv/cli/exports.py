@@ -118,13 +118,16 @@ def _stream(place: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_output(target: Target, place: str, *, as_folder: bool) -> Iterator[tuple[Output, str | None]]:
+def open_output(
+    target: Target, place: str, *, as_folder: bool, make: bool = True
+) -> Iterator[tuple[Output, str | None]]:
     """Where an export goes, and the name of the one file that it is; None: it is a folder's.
 
     Args:
         target: says how S3 is reached.
         place: a path, or a URL with file:// or s3://.
         as_folder: whether a path that is not there is to be a folder.
+        make: whether to make that folder.
     """
     if place.startswith("s3://"):
         output, store = open_bucket(place, target.options_for(place))
@@ -137,7 +140,8 @@ def open_output(target: Target, place: str, *, as_folder: bool) -> Iterator[tupl
         raise BadParameter(f"{place!r}: expected a path, s3://bucket/prefix or -", param_hint="--output")
     path = folder_of(place)
     if as_folder or path.is_dir() or place.endswith("/"):
-        path.mkdir(exist_ok=True)
+        if make:
+            path.mkdir(exist_ok=True)
         yield Folder(path), None
     else:
         path = Path(os.path.realpath(path))  # through a symbolic link, which itself stays

@@ -300,6 +300,8 @@ def _begin(
     begun = checkpoint.begun.conversations if checkpoint.begun else 0
     done = Exported(left_out=reader.left_out)
     done.continued = sum(shard.conversations for shard in checkpoint.shards) + begun
+    if done.continued:
+        progress(done.continued, 0)
     shard_size = job.shard_size
     if name is None and not output.keeps_parts and job.shards is None and shard_size is None:
         shard_size = SHARD_SIZE

@@ -204,6 +204,16 @@ def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
     assert "part-00001.jsonl: is missing" in run("export", target, "--check", code=1).err
     assert "holds a finished export" in run("export", chats, "--shards", "2", "-o", target, code=1).err
     assert "has no _manifest.json" in run("export", chats, "--check", code=1).err
+    assert "has no _manifest.json" in run("export", tmp_path / "nowhere", "--check", code=1).err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_export_pages_to_read(chats: Path, tmp_path: Path) -> None:
+    run("export", chats, "-f", "html", "-o", tmp_path / "pages")
+    names = sorted(path.name for path in (tmp_path / "pages").iterdir())
+    assert names == ["index.html", "one.html", "three.html", "two.html"]
+    assert "About three" in (tmp_path / "pages" / "three.html").read_text(encoding="utf-8")
+    run("export", chats, "-f", "html", code=2)
 
 
 def test_export_in_another_format(chats: Path, tmp_path: Path) -> None:
