@@ -60,6 +60,7 @@ bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python benchmarks/tree_growth.py
 	$(VENV)/bin/python benchmarks/import_time.py
 	$(VENV)/bin/python benchmarks/index_scale.py
+	$(VENV)/bin/python benchmarks/export.py
 
 # aioboto3 pins an older boto3: with [aio] the tests run on that one, without it on the newest.
 constraints:

@@ -6,14 +6,14 @@ is decided here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
 from s3conv.bridge import InlineRunner, InlineTaskRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
-from s3conv.core import creation, editing, listing, loading, maintaining, saving, verifying
+from s3conv.core import creation, editing, exporting, listing, loading, maintaining, saving, verifying
 from s3conv.core import stats as statistics
 from s3conv.core.comparing import Verified
 from s3conv.core.context import Context
@@ -238,12 +238,24 @@ class Archive(_Opened):
         """All entries that meet all conditions; see `list`."""
         return iter_sync(listing.iterate(self._context, self._cache, where, order, consistency))
 
-    def export(self, where: Where | None = None) -> Iterator[Document]:
-        """The documents of all conversations that meet all conditions, oldest first.
+    def export(self, where: Where | None = None, *, skip: Container[str] = ()) -> Iterator[Document]:
+        """The documents of all conversations that meet all conditions, many fetched at a time.
 
-        Each has its `conversation_id`, its `line` (one line of s3conv's JSON lines) and its `state()`.
+        Each has its `conversation_id`, its `line` (one line of s3conv's JSON lines) and its `state()`. They come by
+        partition, within it oldest first (`created_at`), then by id; an archive without `partition_by` is one
+        partition. Each comes once, as it is when it is fetched. One that met the conditions from before the export
+        until after it is never missed, whatever is saved, moved or maintained meanwhile; one that is saved or changed
+        meanwhile may or may not be there. After more than a day, what has moved to an earlier place comes late.
+
+        Args:
+            where: conditions; see `list`.
+            skip: ids of conversations to leave out, such as those that an interrupted export has given already.
+
+        Raises:
+            CorruptError: a document is damaged, or missing though the index has it. Go on with `skip`.
+            IndexDamagedError: an object of the index is missing or unreadable.
         """
-        return iter_sync(listing.export(self._context, self._cache, where))
+        return iter_sync(exporting.export(self._context, self._cache, where, skip))
 
     def maintain(self) -> Maintained:
         """Keep the index in order: fold open intents into segments, merge full runs, delete what no longer counts.
@@ -390,9 +402,9 @@ class AsyncArchive(_Opened):
         """As `Archive.iterate`, for `async for`."""
         return listing.iterate(self._context, self._cache, where, order, consistency)
 
-    def export(self, where: Where | None = None) -> AsyncGenerator[Document, None]:
+    def export(self, where: Where | None = None, *, skip: Container[str] = ()) -> AsyncGenerator[Document, None]:
         """As `Archive.export`, for `async for`."""
-        return listing.export(self._context, self._cache, where)
+        return exporting.export(self._context, self._cache, where, skip)
 
     async def maintain(self) -> Maintained:
         """As `Archive.maintain`."""

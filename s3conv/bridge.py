@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -273,7 +273,10 @@ class TaskRunner:
 
 
 async def ordered_map(
-    runner: Runner, fn: Callable[[A], Coroutine[Any, Any, R]], args: Iterable[A], window: int
+    runner: Runner,
+    fn: Callable[[A], Coroutine[Any, Any, R]],
+    args: Iterable[A] | AsyncGenerator[A, None],
+    window: int,
 ) -> AsyncGenerator[R, None]:
     """Yield `fn(arg)` in input order, with at most `window` results in flight or unread.
 
@@ -281,14 +284,24 @@ async def ordered_map(
     """
     jobs: deque[Awaitable[R]] = deque()
     try:
-        for arg in args:
-            if len(jobs) >= window:
-                yield await jobs.popleft()
-            jobs.append(runner.spawn(fn, arg))
+        async with aclosing(args if isinstance(args, AsyncGenerator) else _each(args)) as stream:
+            if isinstance(runner, InlineRunner):  # nothing is in flight; a job for each would only cost time
+                async for arg in stream:
+                    yield await fn(arg)
+                return
+            async for arg in stream:
+                if len(jobs) >= window:
+                    yield await jobs.popleft()
+                jobs.append(runner.spawn(fn, arg))
         while jobs:
             yield await jobs.popleft()
     finally:
         await runner.settle(jobs)
+
+
+async def _each(args: Iterable[A]) -> AsyncGenerator[A, None]:
+    for arg in args:
+        yield arg
 
 
 class Once(Generic[R]):

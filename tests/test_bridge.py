@@ -90,6 +90,34 @@ def test_results_come_in_the_order_of_the_arguments(make: Callable[[], Runner], 
 
 
 @pytest.mark.parametrize("make", RUNNERS)
+def test_arguments_may_come_as_a_stream_which_is_closed_in_the_end(make: Callable[[], Runner]) -> None:
+    closed = []
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        try:
+            for number in range(10):
+                yield number
+        finally:
+            closed.append(True)
+
+    async def all_of(runner: Runner) -> list[int]:
+        return [result async for result in ordered_map(runner, double, numbers(), 3)]
+
+    async def two_of(runner: Runner) -> list[int]:
+        results = ordered_map(runner, double, numbers(), 3)
+        found = [await anext(results), await anext(results)]
+        await results.aclose()
+        return found
+
+    runner = make()
+    assert run_sync(all_of(runner)) == [2 * number for number in range(10)]
+    assert run_sync(two_of(runner)) == [0, 2]
+    runner.close()
+    assert asyncio.run(all_of(TaskRunner())) == [2 * number for number in range(10)]
+    assert len(closed) == 3
+
+
+@pytest.mark.parametrize("make", RUNNERS)
 def test_the_first_error_comes_in_its_place_and_everything_is_settled(make: Callable[[], Runner]) -> None:
     runner = make()
     seen = []

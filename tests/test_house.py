@@ -84,6 +84,7 @@ def test_every_part_of_the_house_is_in_a_layer() -> None:
         ({"boto3", "botocore"}, {"store", "cli"}),  # the command line opens a session for a named profile
         ({"aioboto3", "aiobotocore", "fcntl"}, {"store"}),
         ({"typer", "rich", "click"}, {"cli"}),
+        ({"markdown_it"}, {"exchange"}),
         ({"pickle", "marshal", "shelve"}, set()),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +13,17 @@ import typer
 
 from s3conv import __version__
 from s3conv.cli.conditions import check_order, read_conditions
-from s3conv.cli.files import written_whole
+from s3conv.cli.exports import check_job, open_output, read_size, run_export, say_checked, say_exported
 from s3conv.cli.opening import Target, on_archive
 from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
-from s3conv.cli.progress import byte_progress, count_progress, share_progress
+from s3conv.cli.progress import byte_progress, share_progress
 from s3conv.cli.tree import conversation_lines
 from s3conv.core.comparing import Difference, Verified
 from s3conv.errors import NotFoundError
+from s3conv.exchange.checkpoint import check_export
+from s3conv.exchange.exporting import Job
 from s3conv.exchange.importing import ImportReport, import_files
-from s3conv.exchange.jsonl import write_lines
+from s3conv.exchange.writing import FORMATS
 from s3conv.format.codec import to_json
 from s3conv.format.document import state_to_stored
 
@@ -204,29 +207,53 @@ def export(
     target: Target,
     where: Where = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is the standard output.")
+        str,
+        typer.Option("--output", "-o", metavar="PLACE", help="A file, a folder, s3://bucket/prefix; - is stdout."),
     ] = "-",
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
+    ] = "jsonl",
+    branches: Annotated[
+        str | None,
+        typer.Option(metavar="WHICH", help="current, leaves (each as a conversation) or tree (all in one)."),
+    ] = None,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Regular expression: what matches becomes [redacted]. Repeatable."),
+    ] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Write a folder of N files, and a manifest.")
+    ] = None,
+    shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Write a folder of files of about this size (64MB).")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="URL is an export: compare it with its manifest.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Export conversations as JSON lines, oldest first; `s3conv import` reads them.
+    """Export conversations: as JSON lines that `s3conv import` reads, or in another format.
 
-    FILE appears when it is complete; if anything fails, what was there before stays.
+    They come by partition, and in it oldest first. A file appears when it is complete; if anything fails, what was
+    there before stays. What was interrupted goes on when the same command is run again. See docs/exporting.md.
 
     \b
     Examples:
       s3conv export s3://my-chats/prod -o chats.jsonl
       s3conv export ./chats --where 'metadata.user_id=alice' | gzip > alice.jsonl.gz
+      s3conv export ./chats -f openai --branches leaves --redact '[\\w.]+@[\\w.]+' -o training.jsonl
+      s3conv export s3://my-chats/prod --shard-size 256MB -o s3://my-data/chats-2026
+      s3conv export s3://my-data/chats-2026 --check
     """
-    conditions = read_conditions(where)
-    with target.open() as archive:
-        if output == "-":
-            sys.stdout.flush()
-            write_lines(archive, sys.stdout.buffer, conditions)
-            sys.stdout.buffer.flush()
-            return
-        total = archive.count(conditions) if sys.stderr.isatty() else None
-        with count_progress("exporting", total) as progress, written_whole(output) as file:
-            written = write_lines(archive, file, conditions, progress)
-    note(f"{written:,} conversation{'s' * (written != 1)} written to {output}")
+    if check:
+        with open_output(target, target.url, as_folder=True, make=False) as (place, _):
+            found = check_export(place)
+        say_checked(found, target.url, as_json)
+        raise typer.Exit(1 if found.problems else 0)
+    began = time.monotonic()
+    size = read_size(shard_size)
+    job = Job(format_, read_conditions(where), branches, tuple(redact or ()), shards, size)
+    check_job(job, output)
+    done = run_export(target, output, job)
+    say_exported(done, output, time.monotonic() - began, as_json)
 
 
 @app.command()

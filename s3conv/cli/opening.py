@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -53,6 +53,11 @@ class Target:
 
     url: str
     options: StoreOptions
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def options_for(self, url: str) -> StoreOptions:
+        """What was said about S3, for a store at another URL."""
+        return store_options(url, self.given)
 
     def open(self) -> Archive:
         """The archive that is there."""
@@ -76,8 +81,8 @@ def on_archive(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: Any) -> None:
         url = archive_url(given.pop("url"))
-        options = store_options(url, {name: given.pop(name) for name in _S3_OPTIONS})
-        command(Target(url, options), **given)
+        said = {name: given.pop(name) for name in _S3_OPTIONS}
+        command(Target(url, store_options(url, said), said), **given)
 
     # typer reads the parameters off the function.
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # as functools.wraps does

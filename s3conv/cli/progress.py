@@ -16,7 +16,10 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
+
+from s3conv.cli.output import short_size
 
 
 @contextmanager
@@ -28,11 +31,19 @@ def byte_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def count_progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar over a number of conversations; gives the function to call after each."""
-    with _progress(BarColumn(), MofNCompleteColumn()) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+def export_progress(total: int | None, done: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """A bar over a number of conversations; gives the function to call with each number, and their bytes."""
+    written = 0
+    with _progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()) as bar:
+        task = bar.add_task("exporting", total=total, completed=done, said="")
+
+        def advance(conversations: int, size: int) -> None:
+            nonlocal written
+            written += size
+            speed = bar.tasks[0].speed or 0
+            bar.update(task, advance=conversations, said=f"{short_size(written)} {speed:,.0f}/s")
+
+        yield advance if not bar.disable else lambda conversations, size: None
 
 
 @contextmanager

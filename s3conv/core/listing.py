@@ -1,21 +1,18 @@
-"""List, count, iterate, export: what is shown of the entries, and in which order."""
+"""List, count, iterate: what is shown of the entries, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import msgspec
 
-from s3conv.bridge import ordered_map
 from s3conv.core.context import Context
 from s3conv.core.index import Consistency, Hit, View, every_hit, newest_hits, on_view, top_hits
-from s3conv.core.loading import fetch_document, state_of
+from s3conv.core.loading import state_of
 from s3conv.core.log import documents_of
 from s3conv.core.segments import IndexCache
 from s3conv.errors import InvalidInputError
-from s3conv.format.document import Document
 from s3conv.format.entry import Entry
 from s3conv.format.filters import Cursor as _Cursor
 from s3conv.format.filters import (
@@ -89,22 +86,6 @@ async def iterate(
     wanted = _Wanted(context, conditions, parse_order(order), None, None)
     for _, entry in await on_view(context, cache, conditions, consistency, wanted.select):
         yield entry
-
-
-async def export(context: Context, cache: IndexCache, where: Where | None) -> AsyncGenerator[Document, None]:
-    """See `Archive.export`."""
-    conditions = parse_where(where)
-    wanted = _Wanted(context, conditions, parse_order("created_at"), None, None)
-    placed = await on_view(context, cache, conditions, "latest", wanted.select)
-
-    async def fetch(conversation_id: str) -> Document | None:
-        return await fetch_document(context, conversation_id)
-
-    ids = (entry.conversation_id for _, entry in placed)
-    async with aclosing(ordered_map(context.runner, fetch, ids, context.store.fan_out)) as documents:
-        async for document in documents:
-            if document is not None and not document.deleted:  # it may have been deleted since the list
-                yield document
 
 
 async def _matching(context: Context, conditions: Filter, hits: list[Hit]) -> list[Entry]:

@@ -61,6 +61,11 @@ async def merged(runs: Sequence[Rows]) -> Rows:
         streams = [await stack.enter_async_context(aclosing(run)) for run in runs]
         heads: list[list[Row]] = [await anext(stream, []) for stream in streams]
         while any(heads):
+            if sum(map(bool, heads)) == 1:  # one run alone is in order already
+                number, head = next((number, head) for number, head in enumerate(heads) if head)
+                yield head
+                heads[number] = await anext(streams[number], [])
+                continue
             cut = min(head[-1].key for head in heads if head)
             taken: list[Row] = []
             for number, head in enumerate(heads):

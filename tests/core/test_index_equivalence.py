@@ -701,7 +701,9 @@ class IndexMachine(RuleBasedStateMachine):
     def export_and_stats(self, data: st.DataObject) -> None:
         where = data.draw(wheres(self.partition_by), "where")
         exported = [document.conversation_id for document in self.warm.export(where)]
-        assert exported == [plain.conversation_id for plain in self.wanted(where, "created_at")]
+        wanted = self.wanted(where, "created_at")
+        wanted.sort(key=lambda plain: self.partition_of(plain.metadata))  # stable: within one, oldest first
+        assert exported == [plain.conversation_id for plain in wanted]
         found = self.fresh().stats()
         plains = self.plain.values()
         assert found.conversations == len(plains)

@@ -267,24 +267,6 @@ def test_a_list_that_makes_no_sense_is_refused_by_name(archive: Archive, options
         archive.list(**options)
 
 
-# --- export ---------------------------------------------------------------------------------------------------------
-
-
-def test_export_gives_each_matching_conversation_whole_oldest_first(archive: Archive) -> None:
-    archive.save_many([start("b", 2, team="x"), start("a", 1, team="x"), start("c", 0, team="y")])
-    documents = list(archive.export({"metadata.team": "x"}))
-    assert [document.conversation_id for document in documents] == ["a", "b"]
-    assert documents[0].state() == archive.load("a")
-
-
-def test_what_is_deleted_during_an_export_is_left_out(archive: Archive) -> None:
-    archive.save_many([start("a", 0), start("b", 1)])
-    exporting = archive.export()
-    assert next(exporting).conversation_id == "a"
-    archive.delete("b")
-    assert list(exporting) == []
-
-
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 

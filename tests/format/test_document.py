@@ -512,8 +512,37 @@ FOREIGN: list[tuple[tuple[str, ...], list[Any]]] = [
 
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in FOREIGN for value in values])
 def test_a_part_that_is_not_ours_is_corrupt(path: tuple[str, ...], value: Any) -> None:
-    with pytest.raises(CorruptError, match="the object"):
-        decode_document(body_with(path, json.dumps(value).encode()), "conv-1", "the object")
+    body = body_with(path, json.dumps(value).encode())
+    for head_only in (False, True):
+        with pytest.raises(CorruptError, match="the object"):
+            decode_document(body, "conv-1", "the object", head_only=head_only)
+
+
+@given(states())
+def test_the_head_alone_says_the_same(state: ConversationState) -> None:
+    body = encode_document(state, STAMP)
+    whole, head = (decode_document(body, state.conversation_id, "x", head_only=only) for only in (False, True))
+    assert (head.line, head.stamp, head.size, head.deleted) == (whole.line, STAMP, len(body), False)
+    assert head.state() == whole.state() == state
+
+
+def test_without_a_checksum_the_whole_text_is_looked_at() -> None:
+    text = STORED.encode()[:-1]  # its last bracket is missing
+    vouched = zstandard.ZstdCompressor(write_checksum=True).compress(text)
+    assert decode_document(vouched, "conv-1", "x", head_only=True).line.endswith(text[-20:])
+    with pytest.raises(CorruptError, match="x is not JSON"):
+        decode_document(zstandard.ZstdCompressor(write_checksum=False).compress(text), "conv-1", "x", head_only=True)
+    with pytest.raises(CorruptError, match="x is not JSON"):
+        decode_document(vouched, "conv-1", "x")
+    with pytest.raises(CorruptError, match="x is not JSON"):
+        decode_document(vouched, "conv-1", "x", head_only=True).state()
+
+
+@pytest.mark.parametrize("head_only", [False, True])
+def test_text_that_is_not_utf8_is_corrupt(head_only: bool) -> None:
+    text = STORED.encode().replace(b"conv-1", b"conv-\xff")
+    with pytest.raises(CorruptError, match="x is not JSON"):
+        decode_document(compress(text), "conv-1", "x", head_only=head_only)
 
 
 def test_the_document_of_another_conversation_is_corrupt() -> None:

@@ -1,0 +1,239 @@
+"""Export: the documents of all conversations that meet all conditions, streamed in the order of the index.
+
+Law: the index says where to look, the document has the last word. A conversation that the log or a row says may match
+is fetched once, at the first of its places in the order of keys; what it says then decides. So a save, a move, a
+delete or maintenance that goes on meanwhile never makes a conversation come twice, nor be missed if it met the
+conditions all the time. Memory holds the log, a few ranges of each run, and a window of documents, whatever the
+archive's size; and 8 bytes for each conversation that was given.
+
+A reader pins one manifest. Where a segment is gone (collect deletes a day after it was replaced) it begins again with
+the index of today, and passes over what it gave already: going on behind the last key would miss what has moved to a
+place before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Callable, Container
+from contextlib import aclosing
+from typing import NamedTuple
+
+import msgspec
+import zstandard
+
+from s3conv.bridge import ordered_map
+from s3conv.core.context import Context
+from s3conv.core.index import RESTARTS, View, on_view
+from s3conv.core.loading import state_of
+from s3conv.core.log import OvertakenError, entry_of_document
+from s3conv.core.merging import Rows, merged
+from s3conv.core.segments import IndexCache, check_overtaken, fences_of, pieces_of, texts_of
+from s3conv.errors import CorruptError, UnavailableError
+from s3conv.format.document import Document, decode_document
+from s3conv.format.entry import sort_key
+from s3conv.format.filters import Filter, Where, parse_where
+from s3conv.format.keys import SEGMENTS, document_key
+from s3conv.format.manifest import RUNS, RunName
+from s3conv.format.rows import Row, decode_row
+
+STREAMED = 128 * 1024
+"""Most stored bytes of a run that are fetched as one range: some 5,000 rows, which take longer to fetch than these."""
+
+STREAMS = 4
+"""Most such ranges of each run that are in memory."""
+
+_LOG_ROWS = 1000
+
+
+async def export(
+    context: Context, cache: IndexCache, where: Where | None, skip: Container[str] = ()
+) -> AsyncGenerator[Document, None]:
+    """See `Archive.export`."""
+    conditions = parse_where(where)
+    archive = await context.descriptor()
+    given = SeenIds()
+    # A zstd context belongs to one thread at a time; making one takes longer than unpacking a chat.
+    idle: list[zstandard.ZstdDecompressor] = []
+
+    async def fetch(candidate: _Candidate) -> tuple[str, Document | None]:
+        conversation_id = candidate.conversation_id
+        key = document_key(conversation_id)
+        found = await context.store.get(key)
+        if found is None:
+            if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
+                raise CorruptError(
+                    f"{context.name(key)} is missing, and the index has conversation {conversation_id!r} at revision "
+                    f"{candidate.revision}: restore it, or delete the conversation"
+                )
+            return conversation_id, None  # announced by a writer that went no further
+        try:
+            decompressor = idle.pop()
+        except IndexError:  # asking first would race another thread
+            decompressor = zstandard.ZstdDecompressor()
+        document = decode_document(found.body, conversation_id, context.name(key), decompressor, head_only=True)
+        idle.append(decompressor)
+        wanted = not document.deleted and (
+            not conditions.conditions
+            or (candidate.certain and document.stamp.revision == candidate.revision)
+            or await _matches(context, conditions, document, archive.partition_by)
+        )
+        return conversation_id, document if wanted else None
+
+    overtaken, progress = 0, 0
+    while True:
+        view = await on_view(context, cache, conditions, "latest", _itself)
+        candidates = _candidates(view, conditions, skip, given if overtaken else ())
+        try:
+            async with aclosing(ordered_map(context.runner, fetch, candidates, context.store.fan_out)) as fetched:
+                async for conversation_id, document in fetched:
+                    given.add(conversation_id)
+                    if document is not None:
+                        yield document
+            return
+        except OvertakenError as gone:
+            await check_overtaken(context, view.now, gone)
+            overtaken = overtaken + 1 if len(given) == progress else 1
+            progress = len(given)
+            if overtaken > RESTARTS:
+                raise UnavailableError(
+                    f"the index of {context.store.url} changed under {RESTARTS} reads in a row; try again later"
+                ) from None
+
+
+async def _itself(view: View) -> View:
+    return view
+
+
+async def _matches(context: Context, conditions: Filter, document: Document, partition_by: str | None) -> bool:
+    """Whether a document meets all conditions, as it is now."""
+    entry = await entry_of_document(context, document)
+    if entry.metadata_truncated:
+        metadata = state_of(context, document).metadata
+        entry = msgspec.structs.replace(entry, metadata=metadata, metadata_truncated=False)
+    return conditions.matches(entry) is True
+
+
+class _Candidate(NamedTuple):
+    """A conversation that may match. `certain`: its document at this revision does; `folded`: a segment has it."""
+
+    conversation_id: str
+    revision: int
+    certain: bool
+    folded: bool
+
+
+async def _candidates(
+    view: View, conditions: Filter, skip: Container[str], passed: Container[str]
+) -> AsyncGenerator[_Candidate, None]:
+    """The conversations that may match, each once, in the order of their keys.
+
+    Those that the log knows are candidates wherever the log or a row matches: which of them counts, the document says.
+    """
+    low, high = conditions.key_range(view.partition_by)
+    from_log: set[str] = set()
+    runs = [_log_rows(view), *(_run_rows(view, conditions, run) for run in RUNS)]
+    async with aclosing(merged(runs)) as stream:
+        async for rows in stream:
+            for key, revision, _, gone, line in rows:
+                conversation_id = key[2]
+                if gone or (low and key < low) or (high and key >= high):
+                    continue
+                answer: bool | None = True
+                told = view.log.get(conversation_id)
+                if conditions.conditions:
+                    entry = decode_row(line, view.context.name(SEGMENTS)) if line else view.log[conversation_id]
+                    answer = conditions.matches(entry)
+                    if answer is False:
+                        continue
+                if told is not None:
+                    if conversation_id in from_log:
+                        continue
+                    from_log.add(conversation_id)
+                if conversation_id in skip or conversation_id in passed:
+                    continue
+                certain = answer is True and (told is None or not conditions.conditions)
+                yield _Candidate(conversation_id, revision, certain, bool(line))
+
+
+async def _log_rows(view: View) -> Rows:
+    """The log as a run; its rows have no lines."""
+    rows = [
+        Row(sort_key(entry, view.partition_by), entry.revision, entry.updated, entry.deleted, b"")
+        for entry in view.log.values()
+    ]
+    rows.sort(key=lambda row: row.key)
+    for start in range(0, len(rows), _LOG_ROWS):
+        yield rows[start : start + _LOG_ROWS]
+
+
+async def _run_rows(view: View, conditions: Filter, run: RunName) -> Rows:
+    """The rows of a run that can match, and what surrounds them. Only base is pruned by time, as in `core/index.py`."""
+    context, (low, high) = view.context, conditions.key_range(view.partition_by)
+    oldest, newest = conditions.updated_between() if run == "base" else (None, None)
+    for segment in view.now.manifest.run(run):
+        if (high and segment.first >= high) or (low and segment.last < low):
+            continue
+        (fence,) = await fences_of(context, view.cache, [segment])
+        blocks = [
+            block
+            for block in fence.blocks_between(low, high)
+            if (oldest is None or fence.newest[block] >= oldest) and (newest is None or fence.oldest[block] <= newest)
+        ]
+        wanted, name = set(blocks), context.name(segment.key)
+        pieces = pieces_of(segment, fence, blocks, STREAMED)
+        window = min(context.store.fan_out, STREAMS)
+        async with aclosing(texts_of(context, view.cache, pieces, keep=False, window=window)) as fetched:
+            async for piece, texts in fetched:
+                for block, text in enumerate(texts, piece.span.first):
+                    if block in wanted:
+                        yield view.reader.block(text, name)
+
+
+class SeenIds:
+    """Conversation ids that were given already, in 8 bytes each: a hash of them.
+
+    Two ids may share it: among ten million, the chance that one is taken for another is one in 370,000 at worst. Many
+    are added before any is asked for: asking sorts what was added.
+    """
+
+    def __init__(self, hash_of: Callable[[str], int] = hash) -> None:
+        """Begin with none. `hash_of` gives 64 bits: Python's own, which differs in every process, unless told."""
+        self._hash_of = hash_of
+        self._fresh = array("Q")
+        self._buckets = [array("Q") for _ in range(256)]
+
+    def add(self, conversation_id: str) -> None:
+        """Take an id; each once."""
+        self._fresh.append(self._hash_of(conversation_id) & _MASK)
+
+    def add_hash(self, number: int) -> None:
+        """Take the hash of an id."""
+        self._fresh.append(number & _MASK)
+
+    def __contains__(self, conversation_id: object) -> bool:
+        if self._fresh:
+            self._sort()
+        number = self._hash_of(str(conversation_id)) & _MASK
+        bucket = self._buckets[number & 255]
+        place = bisect_left(bucket, number)
+        return place < len(bucket) and bucket[place] == number
+
+    def __len__(self) -> int:
+        return len(self._fresh) + sum(map(len, self._buckets))
+
+    def _sort(self) -> None:
+        # By buckets, because sorting makes a list of numbers, each far larger than 8 bytes.
+        for number in self._fresh:
+            self._buckets[number & 255].append(number)
+        self._fresh = array("Q")
+        self._buckets = [array("Q", sorted(bucket)) for bucket in self._buckets]
+
+
+_MASK = 2**64 - 1
+
+
+def lasting_hash(conversation_id: str) -> int:
+    """A hash for `SeenIds` that is the same in every process: 64 bits of the SHA-256."""
+    return int.from_bytes(hashlib.sha256(conversation_id.encode()).digest()[:8])

@@ -1,0 +1,386 @@
+"""Files of an export: complete or absent, gone on with after any interruption, and checked without the archive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from s3conv import Archive, ConversationState, CorruptError, InvalidInputError
+from s3conv.bridge import run_sync
+from s3conv.exchange import exporting, writing
+from s3conv.exchange.checkpoint import check_export
+from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
+from s3conv.exchange.importing import import_files
+from s3conv.exchange.outputs import Bucket, Folder, Output
+from s3conv.format.document import state_to_stored
+from s3conv.format.keys import document_key
+from s3conv.store import open_store
+
+DAY = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+def chats(number: int = 10) -> Archive:
+    """An archive of conversations c00, c01 … of two branches each."""
+    archive = Archive.create("memory://")
+    states = []
+    for n in range(number):
+        state = ConversationState.start(f"c{n:02}", system="Hi", metadata={"n": n})
+        state.add_message("assistant", f"one {n}")
+        state.add_message("assistant", "two", parent=state.path_to("")[0])
+        state.created_at = state.updated_at = DAY + timedelta(days=n)
+        states.append(state)
+    archive.save_many(states)
+    archive.maintain()
+    return archive
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Output:
+    """A place for shards."""
+    if request.param == "folder":
+        (tmp_path / "out").mkdir()
+        return Folder(tmp_path / "out")
+    return Bucket(open_store("memory://"), "out")
+
+
+def read(output: Output, name: str) -> bytes:
+    file = output.open(name)
+    assert file is not None
+    with file:
+        return file.read()
+
+
+def lines(output: Output) -> list[dict[str, Any]]:
+    """What is in all shards, in their order."""
+    return [
+        json.loads(line)
+        for name in sorted(output.names())
+        if name.startswith("part-")
+        for line in read(output, name).splitlines()
+    ]
+
+
+def ids(output: Output) -> list[str]:
+    return [line["conversation_id"] for line in lines(output)]
+
+
+# --- one file, or many ----------------------------------------------------------------------------------------------
+
+
+def test_a_stream_has_a_line_for_each() -> None:
+    archive, out = chats(3), BytesIO()
+    calls: list[tuple[int, int]] = []
+    done = export_stream(archive, out, Job(where={"metadata.n": {"gte": 1}}), progress=lambda *call: calls.append(call))
+    assert (done.conversations, done.rows, done.bytes) == (2, 2, len(out.getvalue()))
+    assert [sum(column) for column in zip(*calls, strict=True)] == [2, done.bytes]
+    assert out.getvalue() == b"".join(document.line + b"\n" for document in archive.export({"metadata.n": {"gte": 1}}))
+
+
+def test_an_export_imports_into_an_equal_archive(tmp_path: Path) -> None:
+    archive = chats()
+    export_files(archive, Folder(tmp_path, ".x/"), Job(), "all.jsonl")
+    other = Archive.create("memory://")
+    assert import_files(other, [tmp_path / "all.jsonl"]).new == 10
+    for document in archive.export():
+        assert other.load(document.conversation_id) == document.state()
+    assert [one.line for one in other.export()] == [one.line for one in archive.export()]
+
+
+@pytest.mark.parametrize(("shards", "sizes"), [(1, [10]), (3, [4, 4, 2]), (10, [1] * 10), (20, [1] * 10)])
+def test_so_many_shards_of_as_many_conversations(output: Output, shards: int, sizes: list[int]) -> None:
+    archive = chats()
+    done = export_files(archive, output, Job(shards=shards))
+    assert [len(read(output, f"part-{n:05}.jsonl").splitlines()) for n in range(len(sizes))] == sizes
+    assert ids(output) == [f"c{n:02}" for n in range(10)]
+    assert sorted(output.names()) == ["_manifest.json", *(f"part-{n:05}.jsonl" for n in range(len(sizes)))]
+    assert (done.conversations, done.rows, done.files, done.continued) == (10, 10, len(sizes), 0)
+
+
+def test_what_is_saved_after_the_count_goes_to_the_last_shard(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = chats()
+    monkeypatch.setattr(archive, "count", lambda where: 6)
+    export_files(archive, output, Job(shards=3))
+    assert [len(read(output, f"part-{n:05}.jsonl").splitlines()) for n in range(3)] == [2, 2, 6]
+
+
+def test_shards_of_a_size(output: Output) -> None:
+    archive = chats()
+    size = len(next(archive.export()).line) * 2
+    export_files(archive, output, Job(shard_size=size))
+    assert [len(read(output, f"part-{n:05}.jsonl").splitlines()) for n in range(5)] == [2] * 5
+
+
+def test_shards_of_nothing_are_one_that_is_empty(output: Output) -> None:
+    export_files(chats(0), output, Job(shards=3))
+    assert read(output, "part-00000.jsonl") == b""
+    assert check_export(output).problems == []
+
+
+def test_the_manifest_says_what_there_is(output: Output) -> None:
+    where = {"metadata.n": {"lt": 5}}
+    export_files(chats(), output, Job(where=where, branches="leaves", redact=("secret",), shards=2))
+    manifest = json.loads(read(output, "_manifest.json"))
+    assert manifest["settings"]["where"] == ["metadata.n lt 5"]
+    assert b"secret" not in read(output, "_manifest.json")
+    assert manifest["started"] <= manifest["finished"]
+    assert (manifest["conversations"], manifest["rows"]) == (5, 10)
+    for shard in manifest["shards"]:
+        body = read(output, shard["name"])
+        assert shard["sha256"] == hashlib.sha256(body).hexdigest()
+        assert (shard["bytes"], shard["rows"]) == (len(body), body.count(b"\n"))
+
+
+# --- interruptions --------------------------------------------------------------------------------------------------
+
+
+class Flaky:
+    """An output at which the machine fails at the `n`th step: before it is done, or after."""
+
+    def __init__(self, inner: Output, fail_at: int, after: bool) -> None:
+        self.inner = inner
+        self.steps = fail_at
+        self.after = after
+        self.url, self.working, self.keeps_parts = inner.url, inner.working, inner.keeps_parts
+
+    def _step(self, do: Callable[[], Any]) -> Any:
+        self.steps -= 1
+        if self.steps == 0 and not self.after:
+            raise Crash
+        result = do()
+        if self.steps == 0:
+            if result is not None:
+                result.close()  # as the end of a process does
+            raise Crash
+        return result
+
+    def begin(self, length: int = 0) -> IO[bytes]:
+        file: IO[bytes] = self._step(lambda: self.inner.begin(length))
+        return file
+
+    def flush(self, file: IO[bytes]) -> None:
+        self._step(lambda: self.inner.flush(file))
+
+    def finish(self, file: IO[bytes], name: str) -> None:
+        self._step(lambda: self.inner.finish(file, name))
+
+    def put(self, name: str, body: bytes, *, durable: bool = True) -> None:
+        self._step(lambda: self.inner.put(name, body, durable=durable))
+
+    def open(self, name: str) -> IO[bytes] | None:
+        return self.inner.open(name)
+
+    def names(self) -> Iterator[str]:
+        return self.inner.names()
+
+    def clear(self) -> None:
+        self._step(self.inner.clear)
+
+
+class Crash(BaseException):
+    """The end of the process."""
+
+
+@pytest.fixture(params=["raised", "killed"])
+def ending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a process ends: with an error, or with no chance to do anything more."""
+    kind: str = request.param
+    if kind == "killed":
+        monkeypatch.setattr(exporting._Run, "abandon", lambda run: run.file and run.file.close())
+    return kind
+
+
+@pytest.mark.usefixtures("ending")
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("job", [Job(shards=3), Job(branches="leaves", shard_size=700), Job(format="openai", shards=2)])
+def test_shards_are_gone_on_with_wherever_it_was_interrupted(output: Output, job: Job, after: bool) -> None:
+    archive = chats(5)
+    for fail_at in range(1, 100):
+        flaky = Flaky(output, fail_at, after)
+        try:
+            done = export_files(archive, flaky, job)
+        except Crash:
+            if _finished(output):
+                with pytest.raises(InvalidInputError, match="holds a finished export"):
+                    export_files(archive, Flaky(output, -1, after), job)
+                done = Exported(5)
+            else:
+                done = export_files(archive, output, job)
+        else:
+            assert fail_at > 10
+            break
+        assert done.conversations == 5
+        assert check_export(output).problems == []
+        found = lines(output)
+        assert found == _all(archive, job)
+        assert {name.split("-")[0] for name in output.names()} == {"_manifest.json", "part"}
+        _empty(output)
+    else:
+        pytest.fail("it never came to an end")
+
+
+def _finished(output: Output) -> bool:
+    return "_manifest.json" in set(output.names()) and not any(name.startswith("_check") for name in output.names())
+
+
+def _all(archive: Archive, job: Job) -> list[Any]:
+    out = BytesIO()
+    export_stream(archive, out, Job(job.format, branches=job.branches))
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def _empty(output: Output) -> None:
+    if isinstance(output, Folder):
+        for name in list(output.names()):
+            (output.root / name).unlink()
+    else:
+        assert isinstance(output, Bucket)
+        run_sync(output._store.delete([f"out/{name}" for name in output.names()]))
+
+
+@pytest.mark.usefixtures("ending")
+@pytest.mark.parametrize("job", [Job(), Job(branches="leaves"), Job(format="sharegpt")])
+@pytest.mark.parametrize("damaged", ["c00", "c04", "c09"])
+def test_one_file_is_gone_on_with(tmp_path: Path, job: Job, damaged: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document cannot be read; when it is restored, the export goes on behind what it had."""
+    monkeypatch.setattr(exporting, "CHECKPOINT_EVERY", -1.0)  # after each conversation
+    archive = chats()
+    store = archive._context.store
+    key = document_key(damaged)
+    whole = run_sync(store.get(key))
+    assert whole is not None
+    target = tmp_path / "all.jsonl"
+    target.write_bytes(b"what was there before\n")
+    folder = Folder(tmp_path, ".all.jsonl.checkpoint/")
+    run_sync(store.put(key, b"damaged"))
+    with pytest.raises(CorruptError, match=damaged):
+        export_files(archive, folder, job, "all.jsonl")
+    assert target.read_bytes() == b"what was there before\n"
+    run_sync(store.put(key, whole.body))
+    done = export_files(archive, folder, job, "all.jsonl")
+    out = BytesIO()
+    export_stream(archive, out, job)
+    assert target.read_bytes() == out.getvalue()
+    assert (done.conversations, done.continued) == (10, int(damaged[1:]))
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+
+
+def test_a_file_that_was_interrupted_before_anything_was_written_leaves_nothing(tmp_path: Path) -> None:
+    archive = chats(1)
+    run_sync(archive._context.store.put(document_key("c00"), b"damaged"))
+    with pytest.raises(CorruptError):
+        export_files(archive, Folder(tmp_path, ".x.checkpoint/"), Job(), "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_conversation_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is told to stop between the branches of a conversation."""
+    archive, folder = chats(), Folder(tmp_path, ".x.checkpoint/")
+    job = Job(branches="leaves")
+    taken = 0
+    take = writing.LineWriter.add
+
+    def interrupted(self: Any, document: Any) -> int:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            self._file.write(b'{"half of it": true}\n')
+            self.size += 21
+            raise KeyboardInterrupt
+        return take(self, document)
+
+    monkeypatch.setattr(writing.LineWriter, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_files(archive, folder, job, "x")
+    done = export_files(archive, folder, job, "x")
+    assert done.continued == 3
+    out = BytesIO()
+    export_stream(archive, out, job)
+    assert (tmp_path / "x").read_bytes() == out.getvalue()
+
+
+def test_an_interrupted_export_with_other_settings_is_refused(output: Output) -> None:
+    archive = chats()
+    with pytest.raises(Crash):
+        export_files(archive, Flaky(output, 6, True), Job(shards=3))
+    for other in (Job(shards=4), Job(format="openai", shards=3), Job(where={"metadata.n": 1}, shards=3)):
+        with pytest.raises(InvalidInputError, match="interrupted export that differs in"):
+            export_files(archive, output, other)
+    with pytest.raises(InvalidInputError, match="differs in redact"):
+        export_files(archive, output, Job(shards=3, redact=("x",)))
+    export_files(archive, output, Job(shards=3))
+    assert ids(output) == [f"c{n:02}" for n in range(10)]
+
+
+def test_a_checkpoint_whose_file_is_gone_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "CHECKPOINT_EVERY", -1.0)
+    archive, folder = chats(), Folder(tmp_path, ".x/")
+    with pytest.raises(Crash):
+        export_files(archive, Flaky(folder, 12, True), Job(), "x")
+    (tmp_path / ".x" / "part").write_bytes(b"")
+    with pytest.raises(InvalidInputError, match=r"part has 0 bytes, and .* remove .*\.x to begin again"):
+        export_files(archive, folder, Job(), "x")
+
+
+def test_shards_go_to_an_empty_place(output: Output) -> None:
+    output.put("somebody-elses", b"x")
+    with pytest.raises(InvalidInputError, match="holds something else"):
+        export_files(chats(), output, Job(shards=3))
+    assert list(output.names()) == ["somebody-elses"]
+
+
+@pytest.mark.parametrize("job", [Job(shards=0), Job(shard_size=0), Job(shards=1, shard_size=1), Job(format="x")])
+def test_a_job_that_cannot_be_done_is_refused(output: Output, job: Job) -> None:
+    with pytest.raises(InvalidInputError):
+        export_files(chats(), output, job)
+
+
+# --- checking -------------------------------------------------------------------------------------------------------
+
+
+def test_a_check_finds_what_is_wrong(output: Output) -> None:
+    export_files(chats(), output, Job(shards=3))
+    assert check_export(output).problems == []
+    whole = read(output, "part-00001.jsonl")
+    for body, said in (
+        (whole[:-1], f"part-00001.jsonl: has {len(whole) - 1:,} bytes, expected {len(whole):,}"),
+        (whole.replace(b"one", b"two", 1), "part-00001.jsonl: its SHA-256 is"),
+        (b"", "part-00001.jsonl: has 0 bytes"),
+    ):
+        output.put("part-00001.jsonl", body)
+        (problem,) = check_export(output).problems
+        assert problem.startswith(said)
+    output.put("part-00001.jsonl", whole)
+    output.put("part-00009.jsonl", whole)
+    assert check_export(output).problems == ["part-00009.jsonl: is not in the manifest"]
+    manifest = json.loads(read(output, "_manifest.json"))
+    manifest["shards"][2]["name"] = "part-00003.jsonl"
+    manifest["shards"][0]["rows"] += 1
+    output.put("_manifest.json", json.dumps(manifest).encode())
+    assert check_export(output).problems == [
+        "part-00002.jsonl: is not in the manifest",
+        "part-00009.jsonl: is not in the manifest",
+        "part-00000.jsonl: has 4 rows, expected 5",
+        "part-00003.jsonl: is missing",
+        "_manifest.json: says 10 rows, its shards have 11",
+    ]
+
+
+def test_a_check_of_what_is_no_finished_export_says_so(output: Output) -> None:
+    with pytest.raises(InvalidInputError, match=r"has no _manifest\.json"):
+        check_export(output)
+    output.put("_manifest.json", b"{")
+    with pytest.raises(CorruptError, match=r"_manifest\.json cannot be used"):
+        check_export(output)
+
+
+def test_a_state_is_written_as_an_export_writes_it() -> None:
+    archive = chats(1)
+    (document,) = archive.export()
+    assert json.loads(document.line) == state_to_stored(document.state())
