@@ -1,7 +1,7 @@
 """What reading a file gives, item by item: a conversation, a problem, or the name of something that was left alone.
 
 Positions are for people: "line 12" of JSON lines, "[3]" of a list, the key of an object of conversations, and before
-any of these the member's name where the file is a ZIP.
+any of these the member's name where the file is a ZIP or tar.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that should have been a conversation and could not be read (or saved), where it was, and why."""
+    """Something that should have been a conversation and could not be read (or saved), where it was, and why.
+
+    `unknown`: it is sound JSON, in no format that is known.
+    """
 
     file: str
     position: str
     reason: str
+    unknown: bool = False
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.file, self.position, self.reason) if part)
@@ -35,7 +39,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A member of a ZIP that holds no conversations (an image, a settings file)."""
+    """What holds no conversations: a member of a ZIP (an image, a settings file), or what lies beside a list of them.
+
+    `member` is "" where a whole file of a folder was left alone.
+    """
 
     file: str
     member: str

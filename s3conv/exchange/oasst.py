@@ -22,9 +22,9 @@ Row = tuple[str, Mapping[str, Any]]
 """A position, and the message there."""
 
 
-def is_message(data: Mapping[str, Any]) -> bool:
-    """Whether an object is a message of a flat list."""
-    return "role" in data and "text" in data and any(name in data for name in _IDS)
+def is_message(data: Any) -> bool:
+    """Whether a JSON value is a message of a flat list."""
+    return isinstance(data, Mapping) and "role" in data and "text" in data and any(name in data for name in _IDS)
 
 
 def read_tree(data: Mapping[str, Any]) -> ConversationState:

@@ -113,9 +113,14 @@ def test_damaged_files_give_what_can_be_read(tmp_path: Path) -> None:
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     (missing,) = read(tmp_path / "missing")
     assert missing == Problem(str(tmp_path / "missing"), "", "cannot be read: No such file or directory")
-    (folder,) = read(tmp_path)
-    assert isinstance(folder, Problem)
-    assert str(folder) == f"{tmp_path}: cannot be read: Is a directory"
+    (tmp_path / "empty").mkdir()
+    (none,) = read(tmp_path / "empty" / "*.json")
+    assert none == Problem(str(tmp_path / "empty" / "*.json"), "", "cannot be read: No such file or directory")
+    (tmp_path / "empty" / "notes.txt").write_text("no JSON", encoding="utf-8")
+    assert read(tmp_path / "empty") == [
+        Ignored(str(tmp_path / "empty"), "notes.txt"),
+        Problem(str(tmp_path / "empty"), "", "holds no conversations"),
+    ]
 
 
 @pytest.mark.parametrize(
