@@ -122,7 +122,8 @@ def _title(session: _Session) -> str | None:
     for line in [line for lines in session.before.values() for line in lines] + session.after:
         kind = line.get("type")
         text = line.get(_TITLES[kind]) if isinstance(kind, str) and kind in _TITLES else None
-        if not isinstance(text, str) or (kind == "summary" and line.get("leafUuid") not in session.lines):
+        about = line.get("leafUuid")
+        if not isinstance(text, str) or (kind == "summary" and not (isinstance(about, str) and about in session.lines)):
             continue
         if kind == "custom-title" or not chosen:
             title, chosen = text, chosen or kind == "custom-title"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from s3conv.exchange.sources import Stream
+from s3conv.exchange.sources import READ_ERRORS, Stream
 from s3conv.format.codec import MAX_BYTES
 
 _CHUNK = 1 << 20
@@ -53,8 +53,9 @@ class Piece:
 def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
     """The JSON texts of a stream, in order."""
     blank_lines = 0
+    chunks = _chunks(stream)
     while True:
-        head = stream.read(_CHUNK)
+        head = next(chunks, b"")
         if not head:
             yield Piece("", b"", "is empty")
             return
@@ -63,7 +64,7 @@ def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
         if start:
             break
         blank_lines += head.count(b"\n")
-    chunks = chain((head,), iter(lambda: stream.read(_CHUNK), b""))
+    chunks = chain((head,), chunks)
     if _are_lines(start):
         yield from _lines_or_one(chunks, blank_lines + 1, limit)
     elif start.startswith(b"["):
@@ -73,6 +74,25 @@ def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
         yield from _items(chain((start[at:],), islice(chunks, 1, None)), limit, name.decode(), start[:key])
     else:
         yield from _lines_or_one(chunks, blank_lines + 1, limit)
+
+
+def _chunks(stream: Stream) -> Iterator[bytes]:
+    """The stream in pieces of one size but for the last; an error comes after all that was read before it."""
+    while True:
+        parts: list[bytes] = []
+        size, failed = 0, None
+        try:
+            while size < _CHUNK and (part := stream.read(_CHUNK - size)):
+                parts.append(part)
+                size += len(part)
+        except READ_ERRORS as error:
+            failed = error
+        if parts:
+            yield b"".join(parts)
+        if failed is not None:
+            raise failed
+        if size < _CHUNK:
+            return
 
 
 def _are_lines(start: bytes) -> bool:

@@ -157,7 +157,8 @@ class _Prefixed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._head or self._rest.read(len(buffer))
+        # What was read before an error is given before it: `read` would lose it.
+        data = self._head or cast(Any, self._rest).read1(len(buffer))
         taken = min(len(buffer), len(data))
         buffer[:taken] = data[:taken]
         self._head = data[taken:]
@@ -220,11 +221,12 @@ def _members(file: IO[bytes], name: str, optional: bool, depth: int = 0) -> Iter
     """What is in a stream, whose name is `name` where it is the member of another."""
     start = file.tell() if depth == 0 and file.seekable() else None
     head = file.read(_BLOCK)
-    if start is not None:
+    is_gzip, is_zstd, is_zip, is_tar = head[:2] == _GZIP, head[:4] == _ZSTD, head[:4] in _ZIP, _is_tar(head)
+    whole = _Prefixed(head, file)
+    if is_zip and start is not None:
         file.seek(start)
     else:
-        file = _buffered(_Prefixed(head, file))
-    is_gzip, is_zstd, is_zip, is_tar = head[:2] == _GZIP, head[:4] == _ZSTD, head[:4] in _ZIP, _is_tar(head)
+        file = _buffered(whole)
     if depth == _NESTED and (is_gzip or is_zstd or is_zip or is_tar):
         yield Skipped(name, f"is packed more than {_NESTED} times")
     elif is_gzip:
@@ -241,7 +243,7 @@ def _members(file: IO[bytes], name: str, optional: bool, depth: int = 0) -> Iter
     elif is_tar:
         yield from _tar_members(file, name, depth + 1)
     else:
-        yield Member(name, file, optional)
+        yield Member(name, whole, optional)
 
 
 def _buffered(raw: object) -> IO[bytes]:
