@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -66,7 +66,7 @@ def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
         blank_lines += head.count(b"\n")
     chunks = chain((head,), chunks)
     if _are_lines(start):
-        yield from _lines_or_one(chunks, blank_lines + 1, limit)
+        yield from _each_line(_lines(chunks, blank_lines + 1, limit), limit)
     elif start.startswith(b"["):
         yield from _items(chunks, limit)
     elif (wrapped := _find_list(start)) is not None:
@@ -162,7 +162,11 @@ def _lines_or_one(chunks: Iterator[bytes], first: int, limit: int) -> Iterator[P
     else:
         yield _whole(iter(seen), limit)
         return
-    for number, line in chain(seen, lines):
+    yield from _each_line(chain(seen, lines), limit)
+
+
+def _each_line(lines: Iterable[tuple[int, bytes | None]], limit: int) -> Iterator[Piece]:
+    for number, line in lines:
         if line is None:
             yield Piece(f"line {number}", b"", _too_long(limit))
         elif line and not line.isspace():
