@@ -13,12 +13,16 @@ from s3conv.model.state import ConversationState
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A conversation, and where it was. `foreign`: in somebody else's format, not s3conv's JSON lines."""
+    """A conversation, and where it was.
+
+    `foreign`: in somebody else's format, not s3conv's JSON lines. `size`: bytes of its JSON; 0 if not known.
+    """
 
     state: ConversationState
     file: str
     position: str
     foreign: bool
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

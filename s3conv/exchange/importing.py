@@ -7,9 +7,9 @@ raised. Two conversations that share an id by accident both arrive: the second u
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Literal
 
 from s3conv.archive import Archive
@@ -35,6 +35,9 @@ Outcome = Literal["new", "updated", "unchanged", "renamed", "failed"]
 
 CHUNK = 500
 """Conversations that are loaded, merged and saved together."""
+
+CHUNK_BYTES = 16 * 1024 * 1024
+"""The same in bytes of their JSON, if that is reached before."""
 
 _FATAL = (
     AccessDeniedError,
@@ -117,10 +120,26 @@ def import_files(
     report = ImportReport()
     items = (item for source in sources for item in read_conversations(source, progress, options.format))
     target = _Target(archive, options.dry_run, is_there=not options.dry_run or _is_there(archive))
-    while chunk := list(islice(_found(items, options, report), CHUNK)):
+    for chunk in _chunks(_found(items, options, report)):
         report.read += len(chunk)
         _import_chunk(target, chunk, report)
+        chunk.clear()
+        # A tree points up and down, so that only the collector frees it; and it counts objects, not the size of texts.
+        gc.collect()
     return report
+
+
+def _chunks(found: Iterator[Found]) -> Iterator[list[Found]]:
+    chunk: list[Found] = []
+    size = 0
+    for one in found:
+        chunk.append(one)
+        size += one.size
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 @dataclass(frozen=True, slots=True)

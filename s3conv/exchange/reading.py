@@ -19,6 +19,7 @@ from s3conv.exchange.naming import Names
 from s3conv.exchange.records import Piece, split
 from s3conv.exchange.sources import READ_ERRORS, Member, Place, Skipped, Source, find_places, open_members
 from s3conv.exchange.values import parse
+from s3conv.model.state import ConversationState
 
 Item = Found | Problem | Ignored
 
@@ -125,7 +126,7 @@ class _Reading:
             return
         reader = self._reader(value)
         if isinstance(reader, Format):
-            yield self._read(reader, value, piece.position)
+            yield self._read(reader, value, piece.position, size=len(piece.data))
         elif isinstance(reader, RowFormat):
             self._keep(reader, value, piece.position)
         elif isinstance(value, Mapping):
@@ -177,9 +178,9 @@ class _Reading:
             return self._read(reader, value, position, key if reader.keyed else None)
         return self._read_unknown(value, position)
 
-    def _read(self, reader: Format, value: Any, position: str, key: str | None = None) -> Item:
+    def _read(self, reader: Format, value: Any, position: str, key: str | None = None, size: int = 0) -> Item:
         try:
-            return self._found(reader.name, reader.read(value, key), value, position)
+            return self._found(reader.name, reader.read(value, key), value, position, size)
         except StorageError as error:
             return self._problem(position, str(error))
         except RecursionError:
@@ -205,10 +206,10 @@ class _Reading:
             except StorageError as error:
                 yield self._problem(position, str(error))
 
-    def _found(self, format_name: str, state: Any, value: Any, position: str) -> Found:
+    def _found(self, format_name: str, state: ConversationState, value: Any, position: str, size: int = 0) -> Found:
         if not state.conversation_id:
             state.conversation_id = self.names.name(format_name, value)
-        return Found(state, self.place.name, self._where(position), foreign=format_name != OWN)
+        return Found(state, self.place.name, self._where(position), foreign=format_name != OWN, size=size)
 
     def _problem(self, position: str, reason: str, *, unknown: bool = False) -> Problem:
         return Problem(self.place.name, self._where(position), reason, unknown)
