@@ -111,7 +111,7 @@ def import_(
     Examples:
       s3conv import s3://my-chats/prod chatgpt-export.zip --set metadata.source=chatgpt-2026
       s3conv import ./chats ~/.claude/projects --format claude-code
-      curl -s https://example.org/chats.jsonl.zst | s3conv import ./chats - --dry-run
+      s3conv import ./chats - --dry-run < chats.jsonl.zst
     """
     if format is not None and format not in NAMES:
         raise typer.BadParameter(f"{format!r}: expected one of {', '.join(NAMES)}", param_hint="--format")

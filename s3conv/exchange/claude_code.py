@@ -103,7 +103,7 @@ def _read(session: _Session) -> ConversationState:
         metadata["title"] = title
     if session.agent_id is not None:
         metadata["sessionId"] = session.session_id
-    if session.after:
+    if session.after or any(session.before.values()):  # an empty one too: those that were there may have moved
         metadata["trailing_lines"] = session.after  # after the title in the alphabet: the index keeps that first
     name = session.session_id
     return grow(

@@ -125,6 +125,7 @@ class TestClaudeCode:
             "source_format": "claude-code",
             "cwd": "/work",
             "title": "Looking at the sky",
+            "trailing_lines": [],
             "timestamps_inferred": ["created_at", "updated_at"],
         }
         result = node(state, "r")
