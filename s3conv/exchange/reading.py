@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from s3conv.errors import InvalidInputError, StorageError
@@ -22,6 +22,9 @@ from s3conv.exchange.values import parse
 from s3conv.model.state import ConversationState
 
 Item = Found | Problem | Ignored
+
+_UNKNOWN = 10
+"""How many items of no known format a file may begin with and be one of conversations, if its name leaves it open."""
 
 
 def read_conversations(
@@ -96,16 +99,24 @@ class _Reading:
 
     def items(self) -> Generator[Item, None, bool]:
         """Yields the items of the stream; returns whether it was read, and not ignored."""
-        first, last = True, ""
+        last, unknown = "", list[Item]()
+        hold = self.member.optional
         try:
             for piece in split(self.member.stream):
                 last = piece.position
                 items = list(self._read_piece(piece))
-                if first and self.member.optional and not self.rows and all(map(_is_unknown, items)):
-                    yield self._ignored("")
-                    return False
-                first = False
+                if hold and not self.rows and all(map(_is_unknown, items)):
+                    unknown.extend(items)
+                    if len(unknown) >= _UNKNOWN:
+                        break
+                    continue
+                hold = False
+                yield from unknown
                 yield from items
+                unknown.clear()
+            if unknown:
+                yield self._ignored("")
+                return False
         except READ_ERRORS as error:
             yield self._problem(f"after {last}" if last else "", f"the rest cannot be read: {_said(error)}")
         for row_format in ROW_FORMATS:
@@ -190,7 +201,8 @@ class _Reading:
         """A problem; what was said to be of one format is read as it, to have its reason."""
         reader = next((one for one in FORMATS if one.name == self.only), None)
         if reader is not None and isinstance(value, Mapping):
-            return self._read(reader, value, position)
+            item = self._read(reader, value, position)
+            return replace(item, unknown=True) if isinstance(item, Problem) else item
         return self._problem(position, f"expected a conversation; found {_shown(value)}", unknown=True)
 
     def _joined(self, row_format: RowFormat) -> Iterator[Item]:

@@ -191,10 +191,9 @@ def _in_folder(folder: Path, named: str) -> Iterator[Place | Skipped]:
         yield Skipped(os.path.relpath(folder, named), f"cannot be read: {error.strerror}")
         return
     for path in paths:
-        if path.is_dir():
-            if not path.is_symlink() and path.name != "__MACOSX":  # a link may lead back to where it is
-                yield from _in_folder(path, named)
-        elif _may_be_read(path.name, _ARCHIVES):
+        if path.is_dir() and not path.is_symlink() and path.name != "__MACOSX":  # a link may lead back to where it is
+            yield from _in_folder(path, named)
+        elif not path.is_dir() and _may_be_read(path.name, _ARCHIVES):
             yield Place(path, named)
         else:
             yield Skipped(os.path.relpath(path, named))

@@ -6,14 +6,17 @@ import io
 import json
 import random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3conv import ConversationState, InvalidInputError, StorageError
+from s3conv import Archive, ConversationState, InvalidInputError, StorageError
+from s3conv.exchange import naming
 from s3conv.exchange.formats import FORMATS, NAMES
 from s3conv.exchange.found import Found, Problem
+from s3conv.exchange.importing import import_files
 from s3conv.exchange.reading import read_conversations
 from s3conv.format.document import state_to_stored
 from tests.exchange.chats import branching
@@ -226,3 +229,28 @@ def test_a_stream_of_hostile_lines_never_hides_the_good_ones(hostile: list[bytes
         if isinstance(item, Problem):
             assert item.position.startswith("line ")
             assert 0 < len(item.reason) < 500
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(hostile_lines(), max_size=4), st.sampled_from(NAMES), st.randoms(use_true_random=False))
+def test_an_import_of_what_is_hostile_reports_it_and_saves_the_rest(
+    hostile: list[bytes], name: str, chance: random.Random
+) -> None:
+    rows = [_mutate(value, chance) for value in EVERY_FORMAT[name]]
+    data = lines(GOOD, *rows, *(part for line in hostile for part in (line, {**GOOD, "id": "too"})))
+    with Archive.create(f"memory://hostile-{uuid4()}") as archive:
+        report = import_files(archive, [io.BytesIO(data)])
+        saved = {entry.conversation_id for entry in archive.iterate()}
+        assert {"good", "too"} - ({"too"} if not hostile else set()) <= saved
+        assert len(saved) == report.new + len(report.renamed)
+        assert all(problem.file == "-" and problem.position and problem.reason for problem in report.problems)
+        assert import_files(archive, [io.BytesIO(data)]).new == 0
+
+
+def test_names_are_counted_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "_RECENT", 4)
+    names = naming.Names()
+    first = [names.name("x", n) for n in range(50)]
+    assert len(set(first)) == 50
+    assert [names.name("x", n) for n in range(50)] == [f"{name}~2" for name in first]
+    assert [names.name("x", n) for n in range(50)] == [f"{name}~3" for name in first]

@@ -154,10 +154,30 @@ def test_a_folder_is_read_with_the_folders_in_it(tmp_path: Path) -> None:
     assert [str(item).split(": ")[0] for item in items if isinstance(item, Problem)] == [str(tmp_path / "broken.json")]
     assert [(item.file, item.member) for item in items if isinstance(item, Ignored)] == [
         (str(tmp_path), ".hidden.json"),
+        (str(tmp_path), "__MACOSX"),
+        (str(tmp_path), "b/around"),
         (str(tmp_path), "b/export.zip: user.json"),
         (str(tmp_path), "picture.png"),
         (str(tmp_path), "user.json"),
     ]
+
+
+def test_a_file_of_a_folder_may_begin_with_what_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_bytes(b'{"x": 1}\n' * 9 + chats("a"))
+    (tmp_path / "other.jsonl").write_bytes(b'{"x": 1}\n' * 10 + chats("b"))
+    items = list(read_conversations(tmp_path))
+    assert ids(items) == ["a"]
+    assert sum(isinstance(item, Problem) for item in items) == 9
+    assert [item.member for item in items if isinstance(item, Ignored)] == ["other.jsonl"]
+    (named,) = {type(item) for item in read_conversations(tmp_path / "other.jsonl") if not isinstance(item, Found)}
+    assert named is Problem
+
+
+def test_a_forced_format_leaves_settings_alone_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "export.zip").write_bytes(zipped(conversations_dot_json=chats("a"), user_dot_json=b'{"id": 1}'))
+    found, ignored = read_conversations(tmp_path / "export.zip", format="chatgpt")
+    assert isinstance(found, Found)
+    assert ignored == Ignored(str(tmp_path / "export.zip"), "user.json")
 
 
 def test_a_folder_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
