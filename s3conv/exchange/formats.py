@@ -37,13 +37,15 @@ class RowFormat:
     """A format of which a conversation is many rows of a file, held until the file has been read.
 
     `join` gives each conversation with the position of its first row, or the reason why there is none. `follows`: once
-    a row of it was there, rows that no format knows belong to it, too.
+    a row of it was there, rows that no format knows belong to it, too. `whole`: the rows have no names, so that each
+    answers the one before, and a file with something else among them is no conversation.
     """
 
     name: str
     knows: Callable[[Any], bool]
     join: Callable[[Sequence[Row]], Iterator[tuple[str, ConversationState | str]]]
     follows: bool = False
+    whole: bool = False
 
 
 OWN = "s3conv"
@@ -78,8 +80,8 @@ ROW_FORMATS: tuple[RowFormat, ...] = (
     RowFormat(claude_code.NAME, claude_code.is_line, claude_code.read_lines, follows=True),
     RowFormat(pi.NAME, pi.is_entry, pi.read_entries, follows=True),
     RowFormat(librechat.NAME, librechat.is_message, librechat.read_messages),
-    RowFormat(openai.NAME, openai.is_message, openai.read_messages),
-    RowFormat(sharegpt.NAME, sharegpt.is_turn, sharegpt.read_turns),
+    RowFormat(openai.NAME, openai.is_message, openai.read_messages, whole=True),
+    RowFormat(sharegpt.NAME, sharegpt.is_turn, sharegpt.read_turns, whole=True),
 )
 
 READERS: tuple[Format | RowFormat, ...] = (*FORMATS, *ROW_FORMATS)

@@ -149,7 +149,7 @@ def _read_content(left: dict[str, Any], role: str) -> list[Said]:
         call_id = call["id"] if isinstance(call.get("id"), str) else None
         if messages[-1].role == "tool":
             messages.append(LLMMessage(role))
-        made = tool_call(call["name"], call.get("args", ""), call_id)
+        made = tool_call(call["name"], "" if call.get("args") is None else call["args"], call_id)
         messages[-1].tool_calls = [*(messages[-1].tool_calls or ()), made]
         if isinstance(call.get("output"), str):
             messages.append(LLMMessage("tool", call["output"], call["name"], tool_call_id=call_id))

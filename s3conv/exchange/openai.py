@@ -104,11 +104,12 @@ def read_message(message: Any, where: str, name: str) -> Draft:
     )
     if role == said:
         del left["role"]
-    calls = [*filter(None, map(_call, fields["content"]))] if isinstance(fields.get("content"), list) else []
-    if calls and "tool_calls" not in fields:
-        left["content"] = fields["content"]
-        fields["content"] = [part for part in fields["content"] if _call(part) is None] or None
-        fields["tool_calls"] = calls
+    if isinstance(content := fields.get("content"), list) and "tool_calls" not in fields:
+        calls = [call for part in content for call in _calls(part)]
+        if calls:
+            left["content"] = content
+            fields["content"] = [part for part in content if not _calls(part)] or None
+            fields["tool_calls"] = calls
     time = time_if_any(left, "timestamp", "created_at", "create_time")
     draft = Draft(name, LLMMessage.from_dict(fields, where), time, named=False)
     if left:
@@ -116,11 +117,10 @@ def read_message(message: Any, where: str, name: str) -> Draft:
     return draft
 
 
-def _call(part: Any) -> dict[str, Any] | None:
-    """The call in a part of content that is one, in LLaMA-Factory's form."""
-    if isinstance(part, Mapping) and part.get("type") == "tool_call" and isinstance(part.get("value"), str):
-        return next(iter(read_calls(part["value"])), None)
-    return None
+def _calls(part: Any) -> list[dict[str, Any]]:
+    """The calls that a part of content is, in LLaMA-Factory's form; none for any other part."""
+    is_call = isinstance(part, Mapping) and part.get("type") == "tool_call" and isinstance(part.get("value"), str)
+    return read_calls(part["value"]) if is_call else []
 
 
 def read_calls(text: str) -> list[dict[str, Any]]:

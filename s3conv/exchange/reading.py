@@ -96,6 +96,7 @@ class _Reading:
     names: Names = field(default_factory=Names)
     rows: dict[str, list[Row]] = field(default_factory=dict)
     follower: RowFormat | None = None
+    broken: str | None = None
 
     def items(self) -> Generator[Item, None, bool]:
         """Yields the items of the stream; returns whether it was read, and not ignored."""
@@ -209,6 +210,10 @@ class _Reading:
         rows = self.rows.get(row_format.name, [])
         if not rows:
             return
+        if row_format.whole and self.broken is not None:
+            what = f"the list that begins here is no conversation: {self.broken or 'an item'} cannot be read"
+            yield self._problem(rows[0][0], what)
+            return
         for position, made in row_format.join(rows):
             if isinstance(made, str):
                 yield self._problem(position, made)
@@ -224,6 +229,7 @@ class _Reading:
         return Found(state, self.place.name, self._where(position), foreign=format_name != OWN, size=size)
 
     def _problem(self, position: str, reason: str, *, unknown: bool = False) -> Problem:
+        self.broken = self.broken if self.broken is not None else position
         return Problem(self.place.name, self._where(position), reason, unknown)
 
     def _ignored(self, position: str) -> Ignored:

@@ -227,13 +227,15 @@ def _items(chunks: Iterator[bytes], limit: int, name: str = "", before: bytes = 
 
 def _beside(name: str, before: bytes, rest: Iterator[bytes], limit: int) -> Iterator[Piece]:
     """The object around a list, without it."""
-    after = b""
+    parts: list[bytes] = []
+    size = len(before)
     for part in rest:
-        after += part
-        if len(after) > limit:
+        parts.append(part)
+        size += len(part)
+        if size > limit:
             yield Piece(f"after {name}", b"", _too_long(limit))
             return
-    after = after.strip()
+    after = b"".join(parts).strip()
     if not after.endswith(b"}"):
         yield Piece(f"after {name}", b"", "the file ends in the middle of the object")
         return

@@ -78,6 +78,13 @@ class TestOpenAI:
         assert message.tool_calls == [{"type": "function", "function": CALL["function"]}]
         assert sources(state) == [{"content": [reasoning, call, broken]}]
 
+    def test_several_calls_in_one_part(self) -> None:
+        calls = '[{"name": "a", "arguments": {}}, {"name": "b", "arguments": {}}]'
+        state = openai.read({"messages": [{"role": "assistant", "content": [{"type": "tool_call", "value": calls}]}]})
+        message = state.message_tree.data.message
+        assert [call["function"]["name"] for call in message.tool_calls or ()] == ["a", "b"]
+        assert message.content is None
+
     def test_others_name_the_two_sides_otherwise(self) -> None:
         (found,) = read([{"role": "client", "content": "a"}, {"role": "counselor", "content": "b"}])
         assert said(found.state) == [("user", "a"), ("assistant", "b")]
@@ -90,6 +97,12 @@ class TestOpenAI:
         assert [said(found.state) for found in read([one, two])] == [[("user", "a")], [("user", "b")]]
         lines = b"".join(json.dumps(each).encode() + b"\n" for each in (one, two))
         assert [found.position for found in read(lines)] == ["line 1", "line 2"]
+
+    def test_a_list_with_something_else_in_it_is_no_conversation(self) -> None:
+        message = {"role": "user", "content": "a"}
+        other, whole = read([message, {"role": "x"}, message])
+        assert str(other) == "-: [1]: expected a conversation; found an object with 'role'"
+        assert str(whole) == "-: [0]: the list that begins here is no conversation: [1] cannot be read"
 
     @pytest.mark.parametrize(
         ("message", "reason"),
