@@ -1,21 +1,46 @@
 """What the files of ../shared/data in lists, blocks and sessions hold, counted from the raw JSON alone.
 
 Law: as for `independent_count`: nothing of s3conv is imported here, and a conversation is a bag of paths. What is said
-at one place is its texts, its other parts and its calls, so that calls are accounted for by name and arguments.
+at one place is its role, texts, other parts and calls, so that calls are accounted for by name and arguments. A path is
+a hash of all that is said down to its end: those of a long session, spelled out, are a gigabyte.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Path_ = tuple[tuple[str, str], ...]
-"""(role, what is said as JSON), from the first message down."""
+Said = tuple[str, list[Any], list[Any]]
+"""The role, the parts and the calls of a message."""
+
+
+@dataclass
+class Talk:
+    """A conversation: the hashes of its paths, and how many calls it makes."""
+
+    paths: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+
+    def add(self, above: str, said: Said) -> str:
+        """Add a message below the one that ends the path `above`; return its own."""
+        role, parts, calls = said
+        text = json.dumps([above, role, [_text(part) for part in parts], calls], sort_keys=True, ensure_ascii=False)
+        path = hashlib.sha256(text.encode()).hexdigest()
+        self.paths[path] += 1
+        self.calls += len(calls)
+        return path
+
+    def key(self) -> str:
+        """The same for equal conversations."""
+        return repr((sorted(self.paths.items()), self.calls))
+
 
 FOLDERS = ("agent", "claude", "sharegpt")
 _CLAUDE_ROLES = {"human": "user"}
@@ -24,7 +49,7 @@ _SMILE_ROLES = {"client": "user", "counselor": "assistant"}
 _SPEAKERS = {"agent1": "assistant", "agent2": "user"}
 
 
-def count_list_file(path: Path) -> list[tuple[str | None, Counter[Path_]]]:
+def count_list_file(path: Path) -> list[tuple[str | None, Talk]]:
     """The conversations of a file of agent/, claude/ or sharegpt/: their ids in the source, where they have any."""
     if path.name.endswith(".tar.gz"):
         with tarfile.open(path) as archive:
@@ -40,20 +65,15 @@ def count_list_file(path: Path) -> list[tuple[str | None, Counter[Path_]]]:
     return [_count(value) for value in values]
 
 
-def count_calls(conversations: Iterable[tuple[Any, Counter[Path_]]]) -> int:
-    """How many calls were made at the ends of all paths."""
-    return sum(len(json.loads(path[-1][1])[1]) * n for _, paths in conversations for path, n in paths.items())
-
-
-def count_list_export(lines: list[str]) -> list[tuple[str, Counter[Path_]]]:
+def count_list_export(lines: list[str]) -> list[tuple[str, Talk]]:
     """The same of s3conv's JSON lines."""
     counted = []
     for line in lines:
         document = json.loads(line)
-        paths: list[Path_] = []
-        found: Counter[Path_] = Counter()
+        paths: list[str] = []
+        talk = Talk()
         for node in document["nodes"]:
-            above = paths[node["parent"]] if "parent" in node and node["parent"] is not None else ()
+            above = paths[node["parent"]] if node.get("parent") is not None else ""
             if node["metadata"].get("synthetic") is True:
                 paths.append(above)
                 continue
@@ -62,14 +82,9 @@ def count_list_export(lines: list[str]) -> list[tuple[str, Counter[Path_]]]:
             said = content if isinstance(content, list) else [] if content is None else [content]
             calls = [call["function"] for call in message.get("tool_calls") or ()]
             known = [[call["name"], json.loads(call["arguments"])] for call in calls]
-            paths.append((*above, (message["role"], _dump([[_text(part) for part in said], known]))))
-            found[paths[-1]] += 1
-        counted.append((document["conversation_id"], found))
+            paths.append(talk.add(above, (message["role"], said, known)))
+        counted.append((document["conversation_id"], talk))
     return counted
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _text(part: Any) -> Any:
@@ -79,16 +94,14 @@ def _text(part: Any) -> Any:
     return part
 
 
-def _chain(messages: Iterable[tuple[str, list[Any], list[Any]]]) -> Counter[Path_]:
-    path: Path_ = ()
-    found: Counter[Path_] = Counter()
-    for role, said, calls in messages:
-        path = (*path, (role, _dump([[_text(part) for part in said], calls])))
-        found[path] += 1
-    return found
+def _chain(messages: Iterable[Said]) -> Talk:
+    talk, path = Talk(), ""
+    for said in messages:
+        path = talk.add(path, said)
+    return talk
 
 
-def _count(value: Any) -> tuple[str | None, Counter[Path_]]:
+def _count(value: Any) -> tuple[str | None, Talk]:
     if "chat_messages" in value:
         return value["uuid"], _chain(map(_claude, value["chat_messages"]))
     if "conversations" in value:
@@ -103,7 +116,7 @@ def _count(value: Any) -> tuple[str | None, Counter[Path_]]:
     return None, _chain(map(_openai, value["traj"] if "traj" in value else value["messages"]))
 
 
-def _claude(message: Any) -> tuple[str, list[Any], list[Any]]:
+def _claude(message: Any) -> Said:
     content = message.get("content") or message["text"]
     blocks = [content] if isinstance(content, str) else content
     calls = [
@@ -113,7 +126,7 @@ def _claude(message: Any) -> tuple[str, list[Any], list[Any]]:
     return _CLAUDE_ROLES.get(message["sender"], message["sender"]), said, calls
 
 
-def _sharegpt(turn: Any) -> tuple[str, list[Any], list[Any]]:
+def _sharegpt(turn: Any) -> Said:
     role = _SHAREGPT_ROLES[turn["from"]]
     if turn["from"] == "function_call":
         call = json.loads(turn["value"])
@@ -122,7 +135,7 @@ def _sharegpt(turn: Any) -> tuple[str, list[Any], list[Any]]:
     return role, [turn["value"]], []
 
 
-def _openai(message: Any) -> tuple[str, list[Any], list[Any]]:
+def _openai(message: Any) -> Said:
     content = message.get("content")
     parts = content if isinstance(content, list) else [] if content is None else [content]
     inline = [json.loads(part["value"]) for part in parts if isinstance(part, dict) and part["type"] == "tool_call"]
@@ -133,12 +146,12 @@ def _openai(message: Any) -> tuple[str, list[Any], list[Any]]:
     return message["role"], said, [*calls, *([call["name"], call["arguments"]] for call in inline)]
 
 
-def _count_pi(entries: list[Any]) -> tuple[str | None, Counter[Path_]]:
+def _count_pi(entries: list[Any]) -> tuple[str | None, Talk]:
     header, *rest = entries
     return header["id"], _chain(_pi(entry["message"]) for entry in rest if entry["type"] == "message")
 
 
-def _pi(message: Any) -> tuple[str, list[Any], list[Any]]:
+def _pi(message: Any) -> Said:
     if message["role"] == "bashExecution":
         return message["role"], [message["output"]], []
     calls = [[block["name"], block["arguments"]] for block in message["content"] if block["type"] == "toolCall"]
