@@ -7,12 +7,13 @@ goes on from another names a parent that is not in the file: such a message begi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.blocks import name_parts, read_blocks
+from s3conv.exchange.found import Joined, Row
 from s3conv.exchange.growing import Draft, grow, link_parts
 from s3conv.exchange.values import object_at, read_time, text_field
 from s3conv.model.message import LLMMessage
@@ -21,8 +22,6 @@ from s3conv.model.state import ConversationState
 NAME = "claude-code"
 _TITLES = {"summary": "summary", "ai-title": "aiTitle", "custom-title": "customTitle"}
 _FROM_FIRST_LINE = ("cwd", "gitBranch", "version")
-Row = tuple[str, Mapping[str, Any]]
-"""A position, and the line there."""
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ def is_line(data: Any) -> bool:
     )
 
 
-def read_lines(rows: Sequence[Row]) -> Iterator[tuple[str, ConversationState | str]]:
+def read_lines(rows: Sequence[Row]) -> Joined:
     """The sessions in the lines of a file, each with the position of its first line; or the reason why not."""
     for session in _sessions(rows):
         try:

@@ -7,16 +7,14 @@ conversations in many rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from s3conv.exchange import chatgpt, claude, claude_code, datasets, librechat, oasst, openai, pi, sharegpt
+from s3conv.exchange.found import Joined, Row
 from s3conv.format.document import state_from_stored
 from s3conv.model.state import ConversationState
-
-Row = tuple[str, Mapping[str, Any]]
-"""A position, and the object there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class RowFormat:
 
     name: str
     knows: Callable[[Any], bool]
-    join: Callable[[Sequence[Row]], Iterator[tuple[str, ConversationState | str]]]
+    join: Callable[[Sequence[Row]], Joined]
     follows: bool = False
     whole: bool = False
 

@@ -6,9 +6,17 @@ any of these the member's name where the file is a ZIP or tar.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from s3conv.model.state import ConversationState
+
+Row = tuple[str, Mapping[str, Any]]
+"""A position, and the object there: a part of a conversation that is many of them."""
+
+Joined = Iterator[tuple[str, ConversationState | str]]
+"""The conversations that rows make, each with the position of its first row; or the reason why there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.blocks import Said, name_parts, tool_call
+from s3conv.exchange.found import Joined, Row
 from s3conv.exchange.growing import Draft, grow, link_parts
 from s3conv.exchange.values import list_field, object_at, read_time, text_field
 from s3conv.model.message import LLMMessage
@@ -52,9 +53,9 @@ def read(data: Any, key: str | None = None) -> ConversationState:
     return _conversation(text_field(data, "conversationId") or key, list_field(data, held), held, metadata)
 
 
-def read_messages(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, ConversationState | str]]:
+def read_messages(rows: Sequence[Row]) -> Joined:
     """The conversations of a list of messages, each with the position of its first one; or the reason why not."""
-    lists: dict[Any, list[tuple[str, Mapping[str, Any]]]] = {}
+    lists: dict[Any, list[Row]] = {}
     for position, message in rows:
         name = message.get("conversationId")
         lists.setdefault(name if isinstance(name, str) else None, []).append((position, message))

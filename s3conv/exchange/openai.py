@@ -13,6 +13,7 @@ from typing import Any
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.blocks import tool_call
+from s3conv.exchange.found import Joined, Row
 from s3conv.exchange.growing import Draft, grow_list
 from s3conv.exchange.values import list_field, object_at, parse, text_field, time_if_any
 from s3conv.model.message import LLMMessage
@@ -70,7 +71,7 @@ def read_run(data: Any, key: str | None = None) -> ConversationState:
     return grow_list(TAU_BENCH, read_list(list_field(object_at(data), "traj"), "traj"), data, ("traj",))
 
 
-def read_messages(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, ConversationState | str]]:
+def read_messages(rows: Sequence[Row]) -> Joined:
     """The one conversation of a file that is a list of messages; or the reason why it is none."""
     try:
         drafts = [read_message(message, f"{position}: ", str(n)) for n, (position, message) in enumerate(rows)]

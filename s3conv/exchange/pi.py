@@ -7,11 +7,12 @@ one before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.blocks import Said, name_parts, read_blocks
+from s3conv.exchange.found import Joined, Row
 from s3conv.exchange.growing import Draft, grow, link_parts
 from s3conv.exchange.values import object_at, read_time, text_field
 from s3conv.model.message import LLMMessage
@@ -33,8 +34,6 @@ _TYPES = frozenset(
     )
 )
 _RESULT = "toolResult"
-Row = tuple[str, Mapping[str, Any]]
-"""A position, and the entry there."""
 
 
 def is_entry(data: Any) -> bool:
@@ -49,7 +48,7 @@ def is_entry(data: Any) -> bool:
     )
 
 
-def read_entries(rows: Sequence[Row]) -> Iterator[tuple[str, ConversationState | str]]:
+def read_entries(rows: Sequence[Row]) -> Joined:
     """The sessions in the entries of a file, each with the position of its header; or the reason why not."""
     sessions: list[list[Row]] = []
     for row in rows:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from s3conv.errors import InvalidInputError, StorageError
-from s3conv.exchange.formats import FORMATS, NAMES, OWN, READERS, ROW_FORMATS, Format, Row, RowFormat
-from s3conv.exchange.found import Found, Ignored, Problem
+from s3conv.exchange.formats import FORMATS, NAMES, OWN, READERS, ROW_FORMATS, Format, RowFormat
+from s3conv.exchange.found import Found, Ignored, Problem, Row
 from s3conv.exchange.naming import Names
 from s3conv.exchange.records import Piece, split
 from s3conv.exchange.sources import READ_ERRORS, Member, Place, Skipped, Source, find_places, open_members

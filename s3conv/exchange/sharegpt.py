@@ -7,10 +7,11 @@ two answers to the last.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.exchange.found import Joined, Row
 from s3conv.exchange.growing import Draft, grow_list
 from s3conv.exchange.openai import is_message, read_calls, read_message
 from s3conv.exchange.values import list_field, object_at, text_field
@@ -68,7 +69,7 @@ def read(data: Any, key: str | None = None) -> ConversationState:
     return grow_list(NAME, drafts, row, [*own, *names], answers)
 
 
-def read_turns(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, ConversationState | str]]:
+def read_turns(rows: Sequence[Row]) -> Joined:
     """The one conversation of a file that is a list of turns; or the reason why it is none."""
     try:
         drafts = [_read_turn(turn, f"{position}: ", number) for number, (position, turn) in enumerate(rows)]
