@@ -6,13 +6,12 @@ import json
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from s3conv import __version__
-from s3conv.cli.conditions import check_order, read_conditions
+from s3conv.cli.conditions import check_order, read_conditions, read_settings
 from s3conv.cli.exports import check_job, open_output, read_size, run_export, say_checked, say_exported
 from s3conv.cli.opening import Target, on_archive
 from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
@@ -22,7 +21,9 @@ from s3conv.core.comparing import Difference, Verified
 from s3conv.errors import NotFoundError
 from s3conv.exchange.checkpoint import check_export
 from s3conv.exchange.exporting import Job
-from s3conv.exchange.importing import ImportReport, import_files
+from s3conv.exchange.formats import NAMES
+from s3conv.exchange.importing import ImportOptions, ImportReport, import_files
+from s3conv.exchange.sources import Place, find_places
 from s3conv.exchange.writing import FORMATS
 from s3conv.format.codec import to_json
 from s3conv.format.document import state_to_stored
@@ -87,30 +88,48 @@ def init(
 @on_archive
 def import_(
     target: Target,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to import; plain, .gz or .zip.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE", help="Files and folders to import, packed or not; - is the standard input."),
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help=f"The format, if it is not to be found out: {', '.join(NAMES)}."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Metadata to set on each conversation. Repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only report what would be imported. The archive need not be there.")
+    ] = False,
 ) -> None:
-    """Import files: ChatGPT exports, OASST trees, dataknobs documents, s3conv's JSON lines.
+    """Import conversations: exports of ChatGPT, Claude and LibreChat, sessions of agents, data sets, s3conv's own.
 
     The format is found by the content. Importing a file again changes nothing; a newer export adds what is new, and
     what was changed in the archive stays. What cannot be read is reported on stderr as FILE: POSITION: REASON, the
-    rest is imported, and the exit code is 1.
+    rest is imported, and the exit code is 1. Files may be JSON or JSON lines, in .gz, .zst, .zip or .tar; folders are
+    read with the folders in them.
 
     \b
     Examples:
-      s3conv import s3://my-chats/prod chatgpt-export.zip
-      s3conv import ./chats trees.jsonl.gz conversations.json
+      s3conv import s3://my-chats/prod chatgpt-export.zip --set metadata.source=chatgpt-2026
+      s3conv import ./chats ~/.claude/projects --format claude-code
+      s3conv import ./chats - --dry-run < chats.jsonl.zst
     """
-    with (
-        target.open() as archive,
-        byte_progress("importing", sum(file.stat().st_size for file in files if file.is_file())) as progress,
-    ):
-        report = import_files(archive, files, progress=progress)
-    _print_report(report)
+    if format is not None and format not in NAMES:
+        raise typer.BadParameter(f"{format!r}: expected one of {', '.join(NAMES)}", param_hint="--format")
+    options = ImportOptions(format, read_settings(set_), dry_run)
+    sources = [sys.stdin.buffer if file == "-" else file for file in files]
+    total = sum(place.size for source in sources for place in find_places(source) if isinstance(place, Place))
+    with target.open() as archive, byte_progress("importing", total) as progress:
+        report = import_files(archive, sources, options, progress=progress)
+    _print_report(report, dry_run)
     if report.problems:
         raise typer.Exit(1)
 
 
-def _print_report(report: ImportReport) -> None:
+def _print_report(report: ImportReport, dry_run: bool) -> None:
     sys.stdout.flush()
     for problem in report.problems:
         print(printable(str(problem)), file=sys.stderr)
@@ -125,6 +144,7 @@ def _print_report(report: ImportReport) -> None:
     print(
         f"{report.new:,} new, {report.updated:,} updated, {report.unchanged:,} unchanged, "
         f"{len(report.renamed):,} under a new id, {len(report.problems):,} could not be read"
+        f"{' (dry run: nothing was written)' if dry_run else ''}"
     )
 
 

@@ -1,4 +1,4 @@
-"""`--where` and `--order`: from the text that a user writes to what `Archive.list` takes.
+"""`--where`, `--order` and `--set`: from the text that a user writes to what `Archive.list` and the import take.
 
 Law: a condition that cannot be used is wrong usage, found before any request is made.
 """
@@ -50,6 +50,25 @@ def read_conditions(texts: list[str] | None) -> dict[str, Any]:
     except InvalidInputError as error:
         raise BadParameter(str(error), param_hint="--where") from None
     return result
+
+
+def read_settings(texts: list[str] | None) -> dict[str, Any]:
+    """The metadata that several `--set` give, by its path; typed as the values of `--where` are.
+
+    Raises:
+        BadParameter: one of them cannot be used.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts or ():
+        field, sign, value = text.partition("=")
+        field = field.strip()
+        path = field.removeprefix("metadata.")
+        if not sign or path == field or not all(path.split(".")):
+            raise BadParameter(f"{text!r}: expected metadata.NAME=VALUE", param_hint="--set")
+        if path in settings:
+            raise BadParameter(f"{text!r}: {field} is set already", param_hint="--set")
+        settings[path] = _value(field, "=", value.strip())
+    return settings
 
 
 def check_order(order: str) -> str:

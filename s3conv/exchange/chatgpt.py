@@ -12,7 +12,7 @@ from typing import Any
 
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.growing import Draft, grow, link
-from s3conv.exchange.values import fingerprint, read_time, text_field
+from s3conv.exchange.values import read_time, text_field
 from s3conv.model.message import LLMMessage
 from s3conv.model.state import ConversationState
 
@@ -45,7 +45,7 @@ def read(data: Mapping[str, Any], key: str | None = None) -> ConversationState:
     link(drafts, listed)
 
     own_id, other_id = text_field(data, "conversation_id"), text_field(data, "id")
-    conversation_id = own_id or other_id or key or f"chatgpt-{fingerprint(data, 32)}"
+    conversation_id = own_id or other_id or key
     metadata: dict[str, Any] = {"source_format": "chatgpt"}
     metadata.update((name, value) for name, value in data.items() if name not in _OWN)
     if isinstance(data.get("default_model_slug"), str):

@@ -7,13 +7,13 @@ not exactly one tree after that is an error that names the message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from s3conv.errors import InvalidInputError
-from s3conv.exchange.values import EPOCH
+from s3conv.exchange.values import EPOCH, time_if_any
 from s3conv.model.message import ConversationNode, LLMMessage
 from s3conv.model.state import ConversationState
 from s3conv.model.tree import Tree
@@ -29,7 +29,10 @@ Node = Tree[ConversationNode]
 
 @dataclass(slots=True)
 class Draft:
-    """One message of a source on its way into a tree; `message` is None where the source has a place without one."""
+    """One message of a source on its way into a tree; `message` is None where the source has a place without one.
+
+    `named`: `source_id` is the source's own id, and not a number that only tells the drafts apart.
+    """
 
     source_id: str
     message: LLMMessage | None
@@ -37,10 +40,11 @@ class Draft:
     metadata: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None
     children: list[str] = field(default_factory=list)
+    named: bool = True
 
 
 def grow(
-    conversation_id: str,
+    conversation_id: str | None,
     drafts: Mapping[str, Draft],
     *,
     current: str | None,
@@ -51,7 +55,7 @@ def grow(
     """A conversation from messages that name their parents and children.
 
     Args:
-        conversation_id: of the conversation.
+        conversation_id: of the conversation; None if the source has none (the state's is "" then, to be named).
         drafts: by source id; `children` holds every child, in order, and agrees with `parent`.
         current: the source id of the message that the conversation stands at; the end of the latest branch if None or
             not among `drafts`.
@@ -93,7 +97,7 @@ def grow(
         lost = next(name for name in drafts if name not in places and name not in vanished)
         raise InvalidInputError(f"message {lost!r} is in a cycle of parents, or below one")
 
-    state = ConversationState(conversation_id, tree, "", metadata, begin, end)
+    state = ConversationState(conversation_id or "", tree, "", metadata, begin, end)
     state.set_current_node(places.get(current or "") or latest(tree))
     return state
 
@@ -135,6 +139,83 @@ def link(drafts: Mapping[str, Draft], listed: Mapping[str, Sequence[str]]) -> No
         draft.children = list(ordered[name])
 
 
+def link_chain(drafts: Iterable[Draft]) -> dict[str, Draft]:
+    """Make each message the answer to the one before it; for sources that are lists of messages."""
+    linked: dict[str, Draft] = {}
+    before: Draft | None = None
+    for draft in drafts:
+        if before is not None:
+            before.children, draft.parent = [draft.source_id], before.source_id
+        linked[draft.source_id] = before = draft
+    return linked
+
+
+def grow_list(
+    name: str,
+    drafts: Iterable[Draft],
+    data: Mapping[str, Any],
+    own: Collection[str],
+    answers: Iterable[Draft] = (),
+) -> ConversationState:
+    """A conversation from a list of messages, each of which answers the one before it.
+
+    Args:
+        name: of the format.
+        drafts: in order.
+        data: the object that holds them; what is not in `own` goes to the metadata, and a text in `conversation_id`
+            or `id` is the conversation's id.
+        own: the names of what the messages were made from.
+        answers: to the last message, side by side; the conversation stands at the last of them.
+    """
+    linked = link_chain(drafts)
+    last = next(reversed(linked.values()), None)
+    for answer in answers:
+        if last is not None:
+            answer.parent = last.source_id
+            last.children.append(answer.source_id)
+        linked[answer.source_id] = answer
+    id_name = next((key for key in ("conversation_id", "id") if isinstance(data.get(key), str) and data[key]), None)
+    metadata = {"source_format": name, **{key: value for key, value in data.items() if key not in own}}
+    return grow(
+        metadata.pop(id_name) if id_name is not None else None,
+        linked,
+        current=None,
+        metadata=metadata,
+        created_at=time_if_any(data, "created_at", "create_time"),
+        updated_at=time_if_any(data, "updated_at", "update_time"),
+    )
+
+
+def link_parts(said: Mapping[str, Sequence[Draft]]) -> dict[str, Draft]:
+    """Link messages of a source that are one message or several of ours each.
+
+    Args:
+        said: by source id; of several, the second answers the first and so on, and `parent` of the first names the
+            source's message, whose last one it answers.
+
+    Returns:
+        All of them, by their own ids.
+
+    Raises:
+        InvalidInputError: a parent is missing, or an id is there twice.
+    """
+    drafts: dict[str, Draft] = {}
+    for name, parts in said.items():
+        parent = parts[0].parent
+        if parent is not None and parent not in said:
+            raise InvalidInputError(f"message {name!r}: its parent {parent!r} is missing")
+        above = said[parent][-1].source_id if parent is not None else None
+        for draft in parts:
+            if draft.source_id in drafts:
+                raise InvalidInputError(f"the message id {draft.source_id!r} is there twice")
+            draft.parent, above = above, draft.source_id
+            drafts[draft.source_id] = draft
+    for draft in drafts.values():
+        if draft.parent is not None:
+            drafts[draft.parent].children.append(draft.source_id)
+    return drafts
+
+
 def _without_empty_root(draft: Draft, drafts: Mapping[str, Draft]) -> Draft:
     """The child of a root that says nothing: no message, nothing else, one child."""
     if draft.message is not None or draft.metadata or len(draft.children) != 1:
@@ -146,7 +227,7 @@ def _without_empty_root(draft: Draft, drafts: Mapping[str, Draft]) -> Draft:
 
 
 def _place(draft: Draft, inherited: datetime, places: dict[str, Node]) -> Node:
-    metadata = {SOURCE_ID: draft.source_id, **draft.metadata}
+    metadata = {SOURCE_ID: draft.source_id, **draft.metadata} if draft.named else {**draft.metadata}
     if draft.message is None:
         metadata[SYNTHETIC] = True
     elif draft.time is None:

@@ -7,11 +7,10 @@ raised. Two conversations that share an id by accident both arrive: the second u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from os import PathLike
-from typing import Literal
+from typing import Any, Literal
 
 from s3conv.archive import Archive
 from s3conv.errors import (
@@ -19,6 +18,7 @@ from s3conv.errors import (
     BucketNotFoundError,
     CredentialsError,
     IndexDamagedError,
+    InvalidInputError,
     NotFoundError,
     PartialSaveError,
     StorageError,
@@ -28,12 +28,16 @@ from s3conv.exchange.found import Found, Ignored, Problem
 from s3conv.exchange.merging import identity_name, is_same, merge_import
 from s3conv.exchange.provenance import note_import
 from s3conv.exchange.reading import Item, read_conversations
+from s3conv.exchange.sources import Source
 from s3conv.model.state import ConversationState
 
 Outcome = Literal["new", "updated", "unchanged", "renamed", "failed"]
 
 CHUNK = 500
 """Conversations that are loaded, merged and saved together."""
+
+CHUNK_BYTES = 16 * 1024 * 1024
+"""The same in bytes of their JSON, if that is reached before."""
 
 _FATAL = (
     AccessDeniedError,
@@ -75,33 +79,95 @@ class _Gathered:
     outcome: Outcome = "new"
 
 
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to import.
+
+    Args:
+        format: one of `formats.NAMES` that every file is in; None finds it out item by item.
+        metadata: set on every conversation, as if its file said so: a value by its path ("source", "source.year").
+        dry_run: write nothing, and only report what would come of it. The archive need not be there yet. A
+            conversation whose versions lie more than a chunk apart is counted once for each.
+    """
+
+    format: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+
 def import_files(
-    archive: Archive, paths: Iterable[str | PathLike[str]], *, progress: Progress = lambda read: None
+    archive: Archive,
+    sources: Iterable[Source],
+    options: ImportOptions = ImportOptions(),
+    *,
+    progress: Progress = lambda read: None,
 ) -> ImportReport:
     """Import files of conversations.
 
     Args:
         archive: where they go.
-        paths: of the files, in any format that `read_conversations` knows.
+        sources: the files, in any format that `read_conversations` knows; folders, patterns, open streams.
+        options: see there.
         progress: see `Progress`.
 
     Returns:
         What was imported, and what could not be.
 
     Raises:
+        InvalidInputError: there is no format of that name.
         StorageError: the archive as a whole cannot be used. What was saved before stays; import again to go on.
     """
     report = ImportReport()
-    items = (item for path in paths for item in read_conversations(path, progress))
-    while chunk := list(islice(_found(items, report), CHUNK)):
+    items = (item for source in sources for item in read_conversations(source, progress, options.format))
+    target = _Target(archive, options.dry_run, is_there=not options.dry_run or _is_there(archive))
+    for chunk in _chunks(_found(items, options, report)):
         report.read += len(chunk)
-        _import_chunk(archive, chunk, report)
+        _import_chunk(target, chunk, report)
+        chunk.clear()
+        # A tree points up and down, so that only the collector frees it; and it counts objects, not the size of texts.
+        gc.collect()
     return report
 
 
-def _found(items: Iterator[Item], report: ImportReport) -> Iterator[Found]:
+def _chunks(found: Iterator[Found]) -> Iterator[list[Found]]:
+    chunk: list[Found] = []
+    size = 0
+    for one in found:
+        chunk.append(one)
+        size += one.size
+        if len(chunk) == CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where conversations go, or would."""
+
+    archive: Archive
+    dry_run: bool
+    is_there: bool
+
+
+def _is_there(archive: Archive) -> bool:
+    try:
+        archive.list(limit=1)
+    except (NotFoundError, BucketNotFoundError):
+        return False
+    return True
+
+
+def _found(items: Iterator[Item], options: ImportOptions, report: ImportReport) -> Iterator[Found]:
     for item in items:
         if isinstance(item, Found):
+            try:
+                for path, value in options.metadata.items():
+                    set_metadata(item.state.metadata, path, value)
+            except InvalidInputError as error:
+                report.problems.append(Problem(item.file, item.position, str(error)))
+                continue
             yield item
         elif isinstance(item, Problem):
             report.problems.append(item)
@@ -109,16 +175,31 @@ def _found(items: Iterator[Item], report: ImportReport) -> Iterator[Found]:
             report.ignored.append(item)
 
 
-def _import_chunk(archive: Archive, chunk: list[Found], report: ImportReport) -> None:
+def set_metadata(metadata: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path.
+
+    Raises:
+        InvalidInputError: a name on the way there has a value that is no object.
+    """
+    *above, last = path.split(".")
+    for name in above:
+        metadata = metadata.setdefault(name, {})
+        if not isinstance(metadata, dict):
+            raise InvalidInputError(f"metadata.{path} cannot be set: {name!r} has a value that is no object")
+    metadata[last] = value
+
+
+def _import_chunk(target: _Target, chunk: list[Found], report: ImportReport) -> None:
     done: dict[str, _Gathered] = {}
-    strangers = _place(archive, _gather(chunk), report, done)
+    strangers = _place(target, _gather(chunk), report, done)
     for each in strangers:
         original = each.state.conversation_id
         each.state.metadata["source_conversation_id"] = original
         each.state.conversation_id = f"{original}~{identity_name(each.state)}"
         each.outcome = "renamed"
-    _place(archive, _by_id(strangers), report, done)
-    _save(archive, [each for each in done.values() if each.outcome != "unchanged"], report)
+    _place(target, _by_id(strangers), report, done)
+    if not target.dry_run:
+        _save(target.archive, [each for each in done.values() if each.outcome != "unchanged"], report)
     for each in done.values():
         match each.outcome:
             case "new":
@@ -155,11 +236,11 @@ def _by_id(gathered: list[_Gathered]) -> dict[str, list[_Gathered]]:
 
 
 def _place(
-    archive: Archive, groups: dict[str, list[_Gathered]], report: ImportReport, done: dict[str, _Gathered]
+    target: _Target, groups: dict[str, list[_Gathered]], report: ImportReport, done: dict[str, _Gathered]
 ) -> list[_Gathered]:
     """Merge each conversation with the archived one of its id, into `done`; return those that are other ones."""
     strangers = []
-    for conversation_id, archived in _load(archive, list(groups)):
+    for conversation_id, archived in _load(target, list(groups)):
         for each in groups[conversation_id]:
             if isinstance(archived, StorageError):
                 report.problems.append(_problem(each, archived))
@@ -176,9 +257,12 @@ def _place(
     return strangers
 
 
-def _load(archive: Archive, ids: list[str]) -> Iterator[tuple[str, ConversationState | StorageError | None]]:
+def _load(target: _Target, ids: list[str]) -> Iterator[tuple[str, ConversationState | StorageError | None]]:
     """The archived conversations; one that cannot be loaded gives its error."""
-    loaded = 0
+    if not target.is_there:
+        yield from ((conversation_id, None) for conversation_id in ids)
+        return
+    archive, loaded = target.archive, 0
     try:
         for state in archive.load_many(ids):
             yield ids[loaded], state

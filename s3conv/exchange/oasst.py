@@ -6,10 +6,11 @@ else of a tree under its own name in the conversation's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.exchange.found import Joined, Row
 from s3conv.exchange.growing import Draft, grow, link
 from s3conv.exchange.values import read_time, text_field
 from s3conv.model.message import LLMMessage
@@ -18,13 +19,11 @@ from s3conv.model.state import ConversationState
 _ROLES = {"prompter": "user"}
 _IDS = ("user_message_id", "message_id")
 _PARENTS = ("parent_message_id", "parent_id")
-Row = tuple[str, Mapping[str, Any]]
-"""A position, and the message there."""
 
 
-def is_message(data: Mapping[str, Any]) -> bool:
-    """Whether an object is a message of a flat list."""
-    return "role" in data and "text" in data and any(name in data for name in _IDS)
+def is_message(data: Any) -> bool:
+    """Whether a JSON value is a message of a flat list."""
+    return isinstance(data, Mapping) and "role" in data and "text" in data and any(name in data for name in _IDS)
 
 
 def read_tree(data: Mapping[str, Any]) -> ConversationState:
@@ -59,7 +58,7 @@ def read_tree(data: Mapping[str, Any]) -> ConversationState:
     return _conversation(tree_id or next(iter(drafts)), drafts, metadata)
 
 
-def read_flat(rows: Sequence[Row]) -> Iterator[tuple[str, ConversationState | str]]:
+def read_flat(rows: Sequence[Row]) -> Joined:
     """The conversations of a flat list, each with the position of its first message; or the reason why not."""
     drafts: dict[str, Draft] = {}
     positions: dict[str, str] = {}

@@ -1,5 +1,7 @@
 """From a stream of bytes to the JSON texts in it: lines, the items of a list, or the one value that it is.
 
+The list may be the whole, or in an object around it (`{"exported": …, "conversations": [{…}, …]}`).
+
 Law: a text that is broken is reported by itself, and the next one is still found. For that, the items of a list are
 told apart by their brackets and strings alone, before any is decoded. One text of more than `MAX_BYTES` is never held
 in memory; a stream of any length is.
@@ -9,17 +11,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
-from s3conv.exchange.sources import Stream
+from s3conv.exchange.sources import READ_ERRORS, Stream
 from s3conv.format.codec import MAX_BYTES
 
 _CHUNK = 1 << 20
 _PEEK = 10
 """How many lines may be broken at the start of JSON lines that are to be recognized as such."""
 
+_LISTS = re.compile(rb"conversations|chats|data|items")
+"""What an object may call its list of conversations."""
+
+_CONVERSATION = re.compile(
+    rb"mapping|chat_messages|messages|messagesTree|conversations|nodes|traj|prompt|instruction|history|utterances"
+)
+"""What an item has among its keys, if the list is one of conversations and not of the messages of one."""
+
+_KEY = re.compile(rb'\s*,?\s*"((?:[^"\\]|\\.)*+)"\s*+:\s*+')
 _STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _INSIDE = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"{}\[\],]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
@@ -28,18 +39,23 @@ _BETWEEN = re.compile(rb'(?:[^"{}\[\],]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DO
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One JSON text and its position; or, with a `reason`, why there is none."""
+    """One JSON text and its position; or, with a `reason`, why there is none.
+
+    `beside`: an object of what stands beside the list that the other texts are items of.
+    """
 
     position: str
     data: bytes
     reason: str | None = None
+    beside: bool = False
 
 
 def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
     """The JSON texts of a stream, in order."""
     blank_lines = 0
+    chunks = _chunks(stream)
     while True:
-        head = stream.read(_CHUNK)
+        head = next(chunks, b"")
         if not head:
             yield Piece("", b"", "is empty")
             return
@@ -48,11 +64,87 @@ def split(stream: Stream, limit: int = MAX_BYTES) -> Iterator[Piece]:
         if start:
             break
         blank_lines += head.count(b"\n")
-    chunks = chain((head,), iter(lambda: stream.read(_CHUNK), b""))
-    if start.startswith(b"["):
+    chunks = chain((head,), chunks)
+    if _are_lines(start):
+        yield from _each_line(_lines(chunks, blank_lines + 1, limit), limit)
+    elif start.startswith(b"["):
         yield from _items(chunks, limit)
+    elif (wrapped := _find_list(start)) is not None:
+        key, name, at = wrapped
+        yield from _items(chain((start[at:],), islice(chunks, 1, None)), limit, name.decode(), start[:key])
     else:
         yield from _lines_or_one(chunks, blank_lines + 1, limit)
+
+
+def _chunks(stream: Stream) -> Iterator[bytes]:
+    """The stream in pieces of one size but for the last; an error comes after all that was read before it."""
+    while True:
+        parts: list[bytes] = []
+        size, failed = 0, None
+        try:
+            while size < _CHUNK and (part := stream.read(_CHUNK - size)):
+                parts.append(part)
+                size += len(part)
+        except READ_ERRORS as error:
+            failed = error
+        if parts:
+            yield b"".join(parts)
+        if failed is not None:
+            raise failed
+        if size < _CHUNK:
+            return
+
+
+def _are_lines(start: bytes) -> bool:
+    """Whether a text is lines, each a JSON text; as far as two of them show."""
+    line, _, rest = start.partition(b"\n")
+    if rest.lstrip()[:1] != start[:1]:
+        return False
+    try:
+        return isinstance(json.loads(line), list | dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _find_list(start: bytes) -> tuple[int, bytes, int] | None:
+    """Where the object that a text begins with has a list of conversations: the place of the key, the key, the list.
+
+    None if it has none, or none within this beginning of the text.
+    """
+    key = 1
+    for name, place in _keys(start, 0) if start.startswith(b"{") else ():
+        if _LISTS.fullmatch(name) and start.startswith(b"[", place):
+            item = place + 1 + len(start[place + 1 :]) - len(start[place + 1 :].lstrip())
+            if start.startswith(b"{", item) and any(_CONVERSATION.fullmatch(inner) for inner, _ in _keys(start, item)):
+                return key, name, place
+        key = _after_value(start, place) or len(start)
+    return None
+
+
+def _keys(text: bytes, at: int) -> Iterator[tuple[bytes, int]]:
+    """The keys of the object at a place of a text, and where the value of each begins; as far as the text goes."""
+    position: int | None = at + 1
+    while position is not None and (found := _KEY.match(text, position)) is not None:
+        yield found[1], found.end()
+        position = _after_value(text, found.end())
+
+
+def _after_value(text: bytes, position: int) -> int | None:
+    """Where the value at a place of a text ends; None if the text ends before it does."""
+    depth = 0
+    while True:
+        skipped = (_INSIDE if depth else _BETWEEN).match(text, position)
+        position = skipped.end() if skipped is not None else position
+        token = text[position : position + 1]
+        if token in (b"{", b"["):
+            depth += 1
+        elif token in (b"}", b"]") and depth:
+            depth -= 1
+        elif token in (b",", b"}"):
+            return position
+        else:  # nothing, a string that is cut off, or no JSON
+            return None
+        position += 1
 
 
 def _lines_or_one(chunks: Iterator[bytes], first: int, limit: int) -> Iterator[Piece]:
@@ -70,7 +162,11 @@ def _lines_or_one(chunks: Iterator[bytes], first: int, limit: int) -> Iterator[P
     else:
         yield _whole(iter(seen), limit)
         return
-    for number, line in chain(seen, lines):
+    yield from _each_line(chain(seen, lines), limit)
+
+
+def _each_line(lines: Iterable[tuple[int, bytes | None]], limit: int) -> Iterator[Piece]:
+    for number, line in lines:
         if line is None:
             yield Piece(f"line {number}", b"", _too_long(limit))
         elif line and not line.isspace():
@@ -114,23 +210,46 @@ def _lines(chunks: Iterator[bytes], number: int, limit: int) -> Iterator[tuple[i
         yield number, (b"".join(parts) if size <= limit else None)
 
 
-def _items(chunks: Iterator[bytes], limit: int) -> Iterator[Piece]:
-    """The items of the list that `chunks` begin with."""
-    scan = _Scan(limit)
+def _items(chunks: Iterator[bytes], limit: int, name: str = "", before: bytes = b"") -> Iterator[Piece]:
+    """The items of the list that `chunks` begin with; `name` and `before`: of the list in an object around it."""
+    scan = _Scan(limit, name)
     for chunk in chunks:
         yield from scan.feed(chunk)
         if scan.depth == 0 and scan.index is not None:
-            if scan.buffer.strip() or any(part.strip() for part in chunks):
+            rest = chain((bytes(scan.buffer),), chunks)
+            if name:
+                yield from _beside(name, before, rest, limit)
+            elif any(part.strip() for part in rest):
                 yield Piece("after the list", b"", "expected the end of the file, found more")
             return
-    yield Piece(f"[{scan.index or 0}]", b"", "the file ends in the middle of the list")
+    yield Piece(f"{name}[{scan.index or 0}]", b"", "the file ends in the middle of the list")
+
+
+def _beside(name: str, before: bytes, rest: Iterator[bytes], limit: int) -> Iterator[Piece]:
+    """The object around a list, without it."""
+    parts: list[bytes] = []
+    size = len(before)
+    for part in rest:
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            yield Piece(f"after {name}", b"", _too_long(limit))
+            return
+    after = b"".join(parts).strip()
+    if not after.endswith(b"}"):
+        yield Piece(f"after {name}", b"", "the file ends in the middle of the object")
+        return
+    fields = [part for part in (before.strip()[1:].strip(b", \t\r\n"), after[:-1].strip(b", \t\r\n")) if part]
+    if fields:
+        yield Piece("", b"{" + b",".join(fields) + b"}", beside=True)
 
 
 class _Scan:
     """Where in a list the reading is: `index` of the item, `depth` of brackets, the item's bytes in `buffer`."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, name: str = "") -> None:
         self.limit = limit
+        self.name = name
         self.buffer = bytearray()
         self.position = 0
         self.depth = 0
@@ -165,7 +284,7 @@ class _Scan:
             self.position = 0
 
     def _piece(self, start: int, end: int) -> Piece:
-        position = f"[{self.index}]"
+        position = f"{self.name}[{self.index}]"
         if self.too_long or end - start > self.limit:
             self.too_long = False
             return Piece(position, b"", _too_long(self.limit))

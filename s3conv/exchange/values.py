@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from s3conv.model.message import as_utc
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """The time of what has none, and nothing near it to take one from."""
 
+_TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -41,6 +41,11 @@ def parse(data: bytes) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise InvalidInputError(f"not JSON: {error.msg} ({where})") from None
+    except _RepeatedKeyError:
+        key, where = _repeated_key(text)
+        raise InvalidInputError(
+            f"the key {key} is twice in one object ({where}): one of its values would be lost"
+        ) from None
     except InvalidInputError:
         raise
     except ValueError as error:  # an integer of more digits than Python converts
@@ -54,9 +59,30 @@ def parse(data: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise InvalidInputError(f"the key {twice[:60]!r} is twice in one object: one of its values would be lost")
+        raise _RepeatedKeyError
     return made
+
+
+class _RepeatedKeyError(InvalidInputError):
+    """On its way to where the text is known, and so the place in it."""
+
+
+def _repeated_key(text: str) -> tuple[str, str]:
+    """The first key of a JSON text that is repeated, and where."""
+    objects: list[set[str]] = []
+    for token in _TOKEN.finditer(text):
+        if token[0] in "{[":
+            objects.append(set())
+        elif token[0] in "}]":
+            objects.pop()
+        elif token[2]:
+            key = json.loads(token[1])
+            if key in objects[-1]:
+                line = text.count("\n", 0, token.start()) + 1
+                column = token.start() - text.rfind("\n", 0, token.start())
+                return repr(key[:60]), f"line {line} column {column}" if line > 1 else f"column {column}"
+            objects[-1].add(key)
+    raise AssertionError("the text was found to have one")
 
 
 def _refuse(constant: str) -> Any:
@@ -122,3 +148,40 @@ def read_time(data: Mapping[str, Any], name: str, where: str = "") -> tuple[date
     except (ValueError, OverflowError, OSError):
         raise InvalidInputError(f"{where}{name}: {value!r:.40} is not a time in seconds since 1970") from None
     return time, time.timestamp() == value
+
+
+def object_at(value: Any, where: str = "") -> Mapping[str, Any]:
+    """The value, if it is an object.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if not isinstance(value, Mapping):
+        place = f"{where.removesuffix('.')}: " if where else ""
+        raise InvalidInputError(f"{place}expected an object, found {type(value).__name__}")
+    return value
+
+
+def list_field(data: Mapping[str, Any], name: str, where: str = "") -> list[Any]:
+    """A list.
+
+    Raises:
+        InvalidInputError: it is absent, or of another type.
+    """
+    value = data.get(name)
+    if not isinstance(value, list):
+        found = type(value).__name__ if name in data else "nothing"
+        raise InvalidInputError(f"{where}{name}: expected a list, found {found}")
+    return value
+
+
+def time_if_any(data: Mapping[str, Any], *names: str) -> datetime | None:
+    """The first of these fields that is a time; for formats that do not say what is in them."""
+    for name in names:
+        try:
+            time, _ = read_time(data, name)
+        except InvalidInputError:
+            continue
+        if time is not None:
+            return time
+    return None

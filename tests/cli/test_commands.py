@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -523,3 +524,55 @@ def test_verify_shows_its_progress_on_a_terminal_and_nowhere_else(chats: Path) -
 def test_verify_of_what_is_not_there(chats: Path) -> None:
     assert run("verify", chats / "not" / "there", code=1).err.startswith("s3conv: there is no archive at file://")
     run("verify", code=2)
+
+
+def test_import_of_the_standard_input_a_folder_and_a_pattern(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/a"
+    run("init", url)
+    lines = "".join(json.dumps(branching(id=name)) + "\n" for name in ("one", "two")).encode()
+    folder = tmp_path / "folder" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "chats.jsonl.gz").write_bytes(gzip.compress(lines))
+    (folder / "chats.txt").write_text("no chats", encoding="utf-8")
+    with (folder / "chats.jsonl.gz").open("rb") as file:
+        assert run("import", url, "-", stdin=file).out.startswith("2 new, 0 updated")
+    piped = subprocess.run(
+        [*RUN, "import", url, "-"], input=lines, env=environment(), capture_output=True, timeout=120, check=True
+    )
+    assert piped.stdout.startswith(b"0 new, 0 updated, 2 unchanged")
+    ignored, counted = run("import", url, tmp_path / "folder").out.splitlines()
+    assert ignored == f"{tmp_path}/folder: ignored, as they hold no conversations: deep/chats.txt"
+    assert counted.startswith("0 new, 0 updated, 2 unchanged")
+    assert run("import", url, f"{folder}/*.gz").out.startswith("0 new, 0 updated, 2 unchanged")
+    assert "No such file" in run("import", url, f"{folder}/*.zip", code=1).err
+
+
+def test_a_dry_run_needs_no_archive_and_makes_none(tmp_path: Path, export: Callable[..., Path]) -> None:
+    url = f"file://{tmp_path}/a"
+    path = export(branching(), {"x": 1})
+    done = run("import", url, path, "--dry-run", code=1)
+    assert done.out == (
+        "1 new, 0 updated, 0 unchanged, 0 under a new id, 1 could not be read (dry run: nothing was written)\n"
+    )
+    assert "expected a conversation; found an object with 'x'" in done.err
+    assert not (tmp_path / "a").exists()
+    run("import", url, path, code=1)
+    assert not (tmp_path / "a").exists()
+
+
+def test_metadata_and_the_format_are_set(tmp_path: Path, export: Callable[..., Path]) -> None:
+    url = f"file://{tmp_path}/a"
+    run("init", url)
+    row = {"messages": [{"role": "user", "content": "Hi"}]}
+    settings = ("--set", "metadata.source=claude-2026", "--set", "metadata.batch.number=7", "--set", 'metadata.a="7"')
+    run("import", url, export(row), "--format", "openai", *settings)
+    (entry,) = [json.loads(line) for line in run("list", url, "--json").out.splitlines()]
+    metadata = entry["metadata"]
+    assert (metadata["source"], metadata["batch"], metadata["a"]) == ("claude-2026", {"number": 7}, "7")
+    assert run("list", url, "--count", "--where", "metadata.batch.number=7").out == "1\n"
+    wrong = run("import", url, export(row), "--format", "openapi", code=2)
+    assert "'openapi': expected one of s3conv, dataknobs, chatgpt, claude" in " ".join(wrong.err.split())
+    for setting in ("source=x", "metadata.=x", "metadata.a..b=x", "metadata.a"):
+        assert "expected metadata.NAME=VALUE" in run("import", url, export(row), "--set", setting, code=2).err
+    twice = ("--set", "metadata.a=1", "--set", "metadata.a=2")
+    assert "metadata.a is set already" in run("import", url, export(row), *twice, code=2).err

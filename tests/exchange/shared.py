@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def real_file(name: str) -> Path:
     return DATA / name
 
 
-def real_files() -> list[Path]:
-    """Every file that this version imports."""
+def real_files(folders: Sequence[str] = FOLDERS) -> list[Path]:
+    """Every file of some folders."""
     real_file("")
-    return sorted(path for folder in FOLDERS for path in (DATA / folder).iterdir())
+    return sorted(path for folder in folders for path in (DATA / folder).iterdir())

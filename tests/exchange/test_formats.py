@@ -238,9 +238,7 @@ def test_ids() -> None:
     keyed = chatgpt.read({"mapping": mapping}, "key")
     assert keyed.conversation_id == "key"
     assert chatgpt.read({"id": "own", "mapping": mapping}, "key").conversation_id == "own"
-    none, same = chatgpt.read({"mapping": mapping, "title": "T"}), chatgpt.read({"title": "T", "mapping": mapping})
-    assert none.conversation_id == same.conversation_id != chatgpt.read({"mapping": mapping}).conversation_id
-    assert none.conversation_id.startswith("chatgpt-")
+    assert chatgpt.read({"mapping": mapping}).conversation_id == ""  # to be named by whoever reads the file
     with pytest.raises(InvalidInputError, match="conversation_id: expected a string, found int"):
         chatgpt.read({"conversation_id": 3, "mapping": mapping})
 
@@ -289,6 +287,7 @@ def test_no_mutation_is_more_than_a_problem(chance: random.Random) -> None:
         state = chatgpt.read(data)
     except StorageError:
         return
+    state.conversation_id = state.conversation_id or "named by whoever reads the file"
     state_to_stored(state)
     messages = [node for node in state.message_tree.walk() if node.data.metadata.get("synthetic") is not True]
     assert len(messages) == sum(node.get("message") is not None for node in data["mapping"].values())

@@ -21,8 +21,9 @@ from s3conv import (
 )
 from s3conv.exchange import importing
 from s3conv.exchange.found import Ignored
-from s3conv.exchange.importing import ImportReport, import_files
+from s3conv.exchange.importing import ImportOptions, ImportReport, import_files
 from tests.exchange.chats import branching, chat, place, said
+from tests.exchange.every_format import CLAUDE_CODE
 from tests.exchange.shared import real_file
 from tests.exchange.test_formats import shape
 
@@ -199,3 +200,79 @@ def test_what_fails_for_one_is_a_problem_and_for_all_an_error(
 def test_an_archive_that_is_not_there(tmp_path: Path, write: Any) -> None:
     with Archive.open(f"memory://{tmp_path.name}-none") as none, pytest.raises(NotFoundError):
         import_files(none, [write(branching())])
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(archive: Archive, write: Any, tmp_path: Path) -> None:
+    import_files(archive, [write(branching(upto=3, id="a"), branching(id="b"))])
+    before = {entry.conversation_id: entry.revision for entry in archive.iterate()}
+    other = chat({"m1": place(None, said("user", "another", 5.0))}, id="b")
+    newer = write(branching(id="a"), branching(id="b"), branching(id="c"), other, {"x": 1})
+    dry = import_files(archive, [newer], ImportOptions(dry_run=True))
+    assert {entry.conversation_id: entry.revision for entry in archive.iterate()} == before
+    assert counts(dry) == counts(import_files(archive, [newer])) == (1, 1, 1, 1, 1)
+    for url in (f"memory://{tmp_path.name}-none", f"file://{tmp_path}/none"):
+        with Archive.open(url) as none:
+            assert counts(import_files(none, [newer], ImportOptions(dry_run=True))) == (3, 0, 0, 1, 1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_metadata_that_is_set(archive: Archive, write: Any) -> None:
+    path = write(branching(title="T", nested={"a": 1}), branching(id="d", nested="text"))
+    settings = {"source": "chatgpt-2026", "nested.b": [1], "title": None}
+    report = import_files(archive, [path], ImportOptions(metadata=settings))
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert str(report.problems[0]) == (
+        f"{path}: [1]: metadata.nested.b cannot be set: 'nested' has a value that is no object"
+    )
+    metadata = loaded(archive, "c").metadata
+    assert (metadata["source"], metadata["nested"], metadata["title"]) == ("chatgpt-2026", {"a": 1, "b": [1]}, None)
+    # As if the file said so: again changes nothing, something else is taken over, and what was changed here stays.
+    assert counts(import_files(archive, [path], ImportOptions(metadata=settings))) == (0, 0, 1, 0, 1)
+    assert counts(import_files(archive, [path], ImportOptions(metadata={**settings, "source": "x"}))) == (0, 1, 0, 0, 1)
+    assert loaded(archive, "c").metadata["source"] == "x"
+    with archive.edit("c") as state:
+        state.metadata["source"] = "changed here"
+    import_files(archive, [path], ImportOptions(metadata=settings))
+    assert loaded(archive, "c").metadata["source"] == "changed here"
+
+
+def test_a_format_that_is_forced(archive: Archive, write: Any) -> None:
+    path = write(branching(), {"messages": [{"role": "user", "content": "Hi"}]})
+    report = import_files(archive, [path], ImportOptions(format="openai"))
+    assert counts(report) == (1, 0, 0, 0, 1)
+    assert report.problems[0].reason == "messages: expected a list, found nothing"
+    with pytest.raises(InvalidInputError, match="no format 'x'"):
+        import_files(archive, [path], ImportOptions(format="x"))
+
+
+def test_conversations_without_an_id_are_named_by_what_they_say(archive: Archive, write: Any) -> None:
+    row, other = ({"messages": [{"role": "user", "content": text}]} for text in ("Hi", "Hello"))
+    path = write(row, other, row, name="rows.json")
+    assert counts(import_files(archive, [path])) == (3, 0, 0, 0, 0)
+    assert counts(import_files(archive, [path])) == (0, 0, 3, 0, 0)
+    # In another file one of them is the first again, and the same one.
+    assert counts(import_files(archive, [write(row, name="more.json")])) == (0, 0, 1, 0, 0)
+    names = sorted(entry.conversation_id for entry in archive.iterate())
+    assert len(names) == 3
+    assert sum(name.endswith("~2") for name in names) == 1
+
+
+def test_a_session_that_went_on_adds_what_is_new(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in CLAUDE_CODE[:4]), encoding="utf-8")
+    assert counts(import_files(archive, [path])) == (1, 0, 0, 0, 0)
+    assert loaded(archive, "session-1").metadata["trailing_lines"] == [CLAUDE_CODE[3]]
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in CLAUDE_CODE[4:])
+    assert counts(import_files(archive, [path])) == (0, 1, 0, 0, 0)
+    assert counts(import_files(archive, [path])) == (0, 0, 1, 0, 0)
+    state = loaded(archive, "session-1")
+    assert state.metadata["trailing_lines"] == []
+    assert sorted(shape(state)[1:]) == sorted(shape(import_once(path))[1:])
+    assert state.metadata["title"] == "Looking at the sky"
+
+
+def import_once(path: Path) -> ConversationState:
+    with Archive.create(f"memory://{path.parent.name}-once") as archive:
+        import_files(archive, [path])
+        return loaded(archive, "session-1")

@@ -113,9 +113,14 @@ def test_damaged_files_give_what_can_be_read(tmp_path: Path) -> None:
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     (missing,) = read(tmp_path / "missing")
     assert missing == Problem(str(tmp_path / "missing"), "", "cannot be read: No such file or directory")
-    (folder,) = read(tmp_path)
-    assert isinstance(folder, Problem)
-    assert str(folder) == f"{tmp_path}: cannot be read: Is a directory"
+    (tmp_path / "empty").mkdir()
+    (none,) = read(tmp_path / "empty" / "*.json")
+    assert none == Problem(str(tmp_path / "empty" / "*.json"), "", "cannot be read: No such file or directory")
+    (tmp_path / "empty" / "notes.txt").write_text("no JSON", encoding="utf-8")
+    assert read(tmp_path / "empty") == [
+        Ignored(str(tmp_path / "empty"), "notes.txt"),
+        Problem(str(tmp_path / "empty"), "", "holds no conversations"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,3 +198,42 @@ def test_memory_does_not_grow_with_the_file(separator: str, tmp_path: Path) -> N
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_an_export_of_chatgpt_as_it_is_today(tmp_path: Path) -> None:
+    """Numbered files, custom instructions, thoughts, images; in a ZIP and in the folder that it unpacks to."""
+    instructions = {"content_type": "user_editable_context", "user_profile": "A cook", "user_instructions": "Be brief"}
+    thoughts = {
+        "content_type": "thoughts",
+        "thoughts": [{"summary": "S", "content": "T"}],
+        "source_analysis_msg_id": "m",
+    }
+    image = {"content_type": "image_asset_pointer", "asset_pointer": "sediment://file_1", "size_bytes": 1}
+    parts = {"content_type": "multimodal_text", "parts": [image, "What is this?"]}
+    contents = {"i": instructions, "u": parts, "t": thoughts}
+    mapping = {
+        "root": place(None, None, ["i"]),
+        "i": place("root", {**said("user", ""), "content": instructions}, ["u"]),
+        "u": place("i", {**said("user", ""), "content": parts}, ["t"]),
+        "t": place("u", {**said("assistant", ""), "content": thoughts}, []),
+    }
+    members = {f"conversations-{n:03}.json": json.dumps([chat(mapping, id=f"c{n}")]) for n in range(3)}
+    members |= {"user.json": '{"id": "user-1"}', "user_settings.json": '[{"announcement": 1}]', "chat.html": "<html>"}
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+            (folder / name).write_text(text, encoding="utf-8")
+    for path in (tmp_path / "export.zip", folder):
+        items = read(path)
+        states = [item.state for item in items if isinstance(item, Found)]
+        assert [state.conversation_id for state in states] == ["c0", "c1", "c2"]
+        assert sorted(item.member for item in items if isinstance(item, Ignored)) == [
+            "chat.html",
+            "user.json",
+            "user_settings.json",
+        ]
+        assert len(items) == 6
+        found = {node.data.metadata["source_id"]: node.data for node in states[0].message_tree.walk()}
+        assert [found[name].message.content for name in contents] == [[instructions], parts["parts"], [thoughts]]
