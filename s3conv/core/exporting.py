@@ -32,7 +32,7 @@ from s3conv.core.merging import Rows, merged
 from s3conv.core.segments import IndexCache, check_overtaken, fences_of, pieces_of, texts_of
 from s3conv.errors import CorruptError, UnavailableError
 from s3conv.format.document import Document, decode_document
-from s3conv.format.entry import sort_key
+from s3conv.format.entry import SortKey, sort_key
 from s3conv.format.filters import Filter, Where, parse_where
 from s3conv.format.keys import SEGMENTS, document_key
 from s3conv.format.manifest import RUNS, RunName
@@ -133,12 +133,19 @@ async def _candidates(
     """
     low, high = conditions.key_range(view.partition_by)
     from_log: set[str] = set()
+    placed = {
+        entry.conversation_id
+        for entry in view.log.values()
+        if not entry.deleted
+        and conditions.matches(entry) is not False
+        and _inside(sort_key(entry, view.partition_by), low, high)
+    }
     runs = [_log_rows(view), *(_run_rows(view, conditions, run) for run in RUNS)]
     async with aclosing(merged(runs)) as stream:
         async for rows in stream:
             for key, revision, _, gone, line in rows:
                 conversation_id = key[2]
-                if gone or (low and key < low) or (high and key >= high):
+                if gone or not _inside(key, low, high):
                     continue
                 answer: bool | None = True
                 told = view.log.get(conversation_id)
@@ -148,13 +155,18 @@ async def _candidates(
                     if answer is False:
                         continue
                 if told is not None:
-                    if conversation_id in from_log:
-                        continue
+                    overtaken = line and told.revision > revision and conversation_id in placed
+                    if overtaken or conversation_id in from_log:
+                        continue  # it comes, or came, at the place that the log has for it
                     from_log.add(conversation_id)
                 if conversation_id in skip or conversation_id in passed:
                     continue
                 certain = answer is True and (told is None or not conditions.conditions)
                 yield _Candidate(conversation_id, revision, certain, bool(line))
+
+
+def _inside(key: SortKey, low: tuple[str, ...], high: tuple[str, ...]) -> bool:
+    return (not low or key >= low) and (not high or key < high)
 
 
 async def _log_rows(view: View) -> Rows:

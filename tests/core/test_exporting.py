@@ -101,6 +101,21 @@ def test_all_runs_and_the_log_come_as_one_in_the_order_of_the_keys(monkeypatch: 
     assert fetched(store) == 20  # no document is opened for nothing
 
 
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_has_moved_comes_at_its_new_place(folded: bool) -> None:
+    archive, _ = open_scripted("metadata.user_id")
+    archive.save_many([start(f"{user}{n}", n, user_id=user) for user in "bmy" for n in range(2)])
+    archive.maintain()
+    for conversation_id, user in (("b0", "z"), ("y1", "a")):
+        with archive.edit(conversation_id) as state:
+            state.metadata["user_id"] = user
+    if folded:
+        archive.maintain()
+    assert ids(archive.export()) == ["y1", "b1", "m0", "m1", "y0", "b0"]
+    assert ids(archive.export({"metadata.user_id": "b"})) == ["b1"]
+    assert ids(archive.export({"metadata.user_id": "a"})) == ["y1"]
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     "where",
