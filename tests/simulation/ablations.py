@@ -176,7 +176,7 @@ def loser_keeps_its_intents() -> AbstractContextManager[Any]:
     async def nothing(context: Context, keys: Sequence[str]) -> None:
         return
 
-    return _patched(("s3conv.core.commit.withdraw", nothing), ("s3conv.core.saving.withdraw", nothing))
+    return _patched(*((f"s3conv.core.{module}.withdraw", nothing) for module in ("commit", "contention", "saving")))
 
 
 def merged_by_node_id() -> AbstractContextManager[Any]:
