@@ -145,7 +145,8 @@ def run_and_check(tmp_path: Path, store: ObjectStore, job: Job) -> None:
     # A run that met nothing would prove nothing.
     for what in ("raise acked", "raise conflict", "merge acked", "edit acked", "many acked", "overwrite acked"):
         assert met[what], report
-    for what in ("delete acked", "lists", "loads", "folded", "segments_merged", "deleted"):
+    # That old segments are deleted is checked at the end: while all are at work none may be old enough.
+    for what in ("delete acked", "lists", "loads", "folded", "segments_merged"):
         assert met[what], report
     assert len(crew.killed) >= KILLS, report
     assert any(call.outcome == "none" for call in written.calls), report
