@@ -243,23 +243,20 @@ def test_a_pattern_that_would_take_for_ever_ends_the_export(tmp_path: Path, expo
     assert "Traceback" not in done.stderr
 
 
-def test_export_to_s3(s3_endpoint: str, s3_bucket: str, chats: Path, s3_client: Any) -> None:
-    keys = {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "S3CONV_ENDPOINT_URL": s3_endpoint,
-    }
-    target = f"s3://{s3_bucket}/exports/today"
-    run("export", chats, "--shards", "2", "-o", target, env=keys)
-    listed = s3_client.list_objects_v2(Bucket=s3_bucket)["Contents"]
-    assert [one["Key"].removeprefix("exports/today/") for one in listed] == [
+def test_export_to_s3(s3_client: Any, s3_keys: dict[str, str], s3_place: Place, chats: Path) -> None:
+    given = ("--endpoint-url", s3_client.meta.endpoint_url, "--region", s3_client.meta.region_name)
+    target = f"{s3_place.url}/exports/today"
+    run("export", chats, *given, "--shards", "2", "-o", target, env=s3_keys)
+    prefix = f"{s3_place.prefix}/exports/today/"
+    listed = s3_client.list_objects_v2(Bucket=s3_place.bucket, Prefix=prefix)["Contents"]
+    assert [one["Key"].removeprefix(prefix) for one in listed] == [
         "_manifest.json",
         "part-00000.jsonl",
         "part-00001.jsonl",
     ]
-    assert "is whole: 3 conversations in 2 files" in run("export", target, "--check", env=keys).out
-    assert "names a whole bucket" in run("export", chats, "-o", f"s3://{s3_bucket}", env=keys, code=1).err
+    assert "is whole: 3 conversations in 2 files" in run("export", target, *given, "--check", env=s3_keys).out
+    whole = run("export", chats, *given, "-o", f"s3://{s3_place.bucket}", env=s3_keys, code=1)
+    assert "names a whole bucket" in whole.err
 
 
 def test_delete_says_what_was_not_there(chats: Path) -> None:
