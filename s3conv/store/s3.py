@@ -32,7 +32,7 @@ from s3conv.store.base import (
     check_prefix,
     check_span,
 )
-from s3conv.store.s3_errors import BrokenBody, KeyMissing, refused, translate
+from s3conv.store.s3_errors import BrokenBody, KeyMissing, is_wordless, refused, translate
 from s3conv.store.s3_transport import FAN_OUT, Answer, ClientSettings, Transport
 
 _BODY_ATTEMPTS = 4
@@ -217,7 +217,8 @@ class S3Store:
             try:
                 answer = await self._transport.call(operation, {**self._always, **key, **parameters})
             except Exception as error:
-                if isinstance(error, BrokenBody) and operation == "get_object" and attempt < _BODY_ATTEMPTS:
+                broken = isinstance(error, BrokenBody) or is_wordless(error)
+                if broken and operation == "get_object" and attempt < _BODY_ATTEMPTS:
                     continue
                 translated = translate(error, operation, self._where(name or parameters.get("Prefix", self._root)))
                 if translated is None:

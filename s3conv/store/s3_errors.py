@@ -84,6 +84,14 @@ _REGION_CODES = {
 }
 
 
+def is_wordless(error: Exception) -> bool:
+    """Whether it is a 404 that does not say what is missing: a newer SDK hides that its body broke off."""
+    if not isinstance(error, sdk.ClientError):
+        return False
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status == 404 and error.response.get("Error", {}).get("Code") in (None, "", "404")
+
+
 def translate(error: Exception, operation: str, where: str) -> StorageError | None:
     """The error to raise for `error`, met in `operation` (an SDK method's name) on `where` (s3://bucket/key).
 

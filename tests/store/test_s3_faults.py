@@ -175,22 +175,30 @@ def test_a_refusal_that_ends_early_is_asked_for_again(
     async def body(store: ObjectStore) -> None:
         assert await operation(store) is None
         faulty.respond = lambda method, path, number: short
-        with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+        with pytest.raises(StoreError, match="s3://some-bucket/archive/a/b"):  # what is missing, nobody has said
             await operation(store)
 
     faulty_backend.run(body)
     assert faulty.methods == ["GET"] * 8
 
 
-@pytest.mark.parametrize(("status", "code"), [(412, "PreconditionFailed"), (403, "AccessDenied"), (503, "SlowDown")])
-def test_a_refusal_of_a_conditional_put_that_ends_early_says_nothing(
-    faulty_backend: Backend, faulty: FaultyServer, status: int, code: str
+@pytest.mark.parametrize(
+    ("status", "code", "definite"),
+    [
+        (412, "PreconditionFailed", PreconditionFailed),
+        (403, "AccessDenied", AccessDeniedError),
+        (503, "SlowDown", UnavailableError),
+    ],
+)
+def test_a_refusal_of_a_conditional_put_that_ends_early_is_no_other_answer(
+    faulty_backend: Backend, faulty: FaultyServer, status: int, code: str, definite: type[Exception]
 ) -> None:
+    """Some versions of the SDK take the status line for the answer, others take the whole for none."""
     whole = error(status, code)
     faulty.respond = lambda method, path, number: Answer(
         status, whole.body[:40], whole.headers, cut=len(whole.body) - 40
     )
-    with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b"):
+    with pytest.raises((UnavailableError, definite), match="s3://some-bucket/archive/a/b"):
         faulty_backend.run(_put_if)
     assert faulty.methods == ["PUT"]
 
