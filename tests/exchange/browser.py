@@ -35,6 +35,23 @@ _FLAGS = [
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The key of an element's id in an answer, fixed by the WebDriver standard."""
 
+# Chromium draws what `content-visibility: auto` holds back when it comes near the view, some frames later, and until
+# then it has no text. While texts are read, nothing is held back.
+_TEXTS = """
+function texts(elements) {
+  const late = new Set();
+  for (const element of elements) {
+    for (let one = element; one; one = one.parentElement) late.add(one);
+    for (const one of element.querySelectorAll("*")) late.add(one);
+  }
+  const held = [...late].filter((one) => getComputedStyle(one).contentVisibility === "auto");
+  for (const one of held) one.style.contentVisibility = "visible";
+  const found = elements.map((one) => one.innerText);
+  for (const one of held) one.removeAttribute("style"); // the pages have none of their own
+  return found;
+}
+"""
+
 
 class Browser:
     """One browser window.
@@ -103,7 +120,15 @@ class Browser:
 
     def text(self, selector: str = "body") -> str:
         """The text of the first such element, as it is seen."""
-        return str(self.run("return document.querySelector(arguments[0]).innerText", selector))
+        texts = self.run(_TEXTS + "return texts([document.querySelector(arguments[0])])", selector)
+        return str(texts[0])
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts of all such elements that are shown, as they are seen."""
+        shown = "[...document.querySelectorAll(arguments[0])].filter((one) => one.checkVisibility())"
+        found = self.run(f"{_TEXTS} return texts({shown})", selector)
+        assert isinstance(found, list)
+        return [str(text) for text in found]
 
     def log(self, kind: str) -> list[Any]:
         """What was logged since the last call: "browser" (errors, refused by the policy …) or "performance"."""

@@ -62,16 +62,7 @@ def save_index(states: list[ConversationState], folder: Path) -> Path:
 
 def seen(browser: Browser) -> list[str]:
     """The messages that are shown, each as text."""
-    # What a script has just shown has a text from the next frame on.
-    shown = browser.run(
-        """
-        await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
-        return [...document.querySelectorAll("article")].filter((one) => one.checkVisibility())
-          .map((one) => one.querySelector(".said").innerText.trim());
-        """
-    )
-    assert isinstance(shown, list)
-    return [str(text) for text in shown]
+    return [text.strip() for text in browser.texts("article .said")]
 
 
 # --- branches -------------------------------------------------------------------------------------------------
