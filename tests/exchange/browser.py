@@ -39,15 +39,11 @@ _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 # then it has no text. While texts are read, nothing is held back.
 _TEXTS = """
 function texts(elements) {
-  const late = new Set();
-  for (const element of elements) {
-    for (let one = element; one; one = one.parentElement) late.add(one);
-    for (const one of element.querySelectorAll("*")) late.add(one);
-  }
-  const held = [...late].filter((one) => getComputedStyle(one).contentVisibility === "auto");
-  for (const one of held) one.style.contentVisibility = "visible";
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(":not([hidden]) { content-visibility: visible !important }");
+  document.adoptedStyleSheets = [sheet];
   const found = elements.map((one) => one.innerText);
-  for (const one of held) one.removeAttribute("style"); // the pages have none of their own
+  document.adoptedStyleSheets = [];
   return found;
 }
 """
