@@ -13,6 +13,7 @@ message may not be twice has a key. What a conversation says is never logged.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,12 +61,9 @@ def handler(event: Mapping[str, Any], context: runtime.LambdaContext) -> Answer:
     except StorageError as error:
         return refusal(_refused_by_storage(error))
     except Exception as error:
-        # Where, but neither the message nor the values: they may hold what a conversation says.
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where is not None else "an unknown place"
-        _log.error("%s in %s: this is a bug", type(error).__name__, place)  # noqa: TRY400, RUF100  # no traceback
+        # Where it was, but neither message nor values: they may hold what a conversation says.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _log.error("a bug: %s in %s:%s", type(error).__name__, place.filename, place.lineno)
         return refusal(Refused(500, "internal error"))
 
 
