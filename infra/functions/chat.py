@@ -31,7 +31,7 @@ from s3conv import (
     UnavailableError,
 )
 from tenants import MAX_ID, OWNER, Tenant, UnknownCallerError, tenant_of
-from turns import read_turn, shown_messages, shown_metadata
+from turns import ParentMissing, read_turn, shown_messages, shown_metadata
 
 ATTEMPTS = 4
 """Edits of one conversation that is deleted, or begun by others, meanwhile; each is once what the next one meets."""
@@ -98,18 +98,22 @@ def append(archive: Archive, tenant: Tenant, request: Request, left: Left) -> An
         return ConversationState(stored_id, metadata={**turn.metadata, OWNER: tenant.owner})
 
     for attempt in range(1, ATTEMPTS + 1):
+        # Without a parent it is what is found that says where messages go, and what this process has kept may lack what
+        # others have added since.
+        fresh = turn.parent is None or attempt > 1
         try:
             # The time holds for the load, and again for the save.
-            with archive.edit(stored_id, begin, timeout=left() / 2) as state:
+            with archive.edit(stored_id, begin, fresh=fresh, timeout=left() / 2) as state:
                 _check_owner(state, tenant)
                 appended = turn.append_to(state, key)
+            break
         except ConflictError:
-            # Deleted since it was kept in memory, or begun by another request with another message: both are seen by
-            # the next edit.
+            # Deleted, or begun with another message, by others meanwhile: the next edit finds what they left.
             if attempt == ATTEMPTS:
                 raise
-        else:
-            break
+        except ParentMissing:
+            if fresh:
+                raise
     turn.check_said(appended.nodes)
     answered = {"conversation_id": conversation_id, "node_id": appended.nodes[-1].node_id, "appended": appended.is_new}
     return answer(201 if appended.is_new else 200, answered)

@@ -70,10 +70,7 @@ def url() -> str:
 
 
 def store_options() -> dict[str, Any]:
-    """The options of the archive's store: for S3 a client that gives up before the invocation does, and the KMS key.
-
-    The library's deadline is looked at before each request; how long a request may hang is the client's to say.
-    """
+    """The options of the archive's store: for S3 the KMS key, and a client that tries again rather than wait long."""
     if not url().startswith("s3://"):
         return {}
     config = Config(
@@ -97,8 +94,8 @@ def activity_window() -> float:
 
 
 def time_left(context: LambdaContext) -> float:
-    """Seconds that the invocation may still use; never below 0."""
-    return max(0.0, context.get_remaining_time_in_millis() / 1000 - MARGIN)
+    """Seconds that the invocation may still use, for `timeout=`; where none are left, too few for any request."""
+    return max(1e-6, context.get_remaining_time_in_millis() / 1000 - MARGIN)
 
 
 _COUNTS = {

@@ -41,6 +41,10 @@ RESERVED = (OWNER, "tenant", "user_id", "title")
 """Keys that the metadata of a request cannot have. The last two are fields of their own."""
 
 
+class ParentMissing(Refused):
+    """There is no node with the id that a turn names as its parent: in this version of the conversation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Appended:
     """The nodes of a turn's messages, and whether this request has added them."""
@@ -61,7 +65,8 @@ class Turn:
         """Append the messages, each below the one before, unless they are there already.
 
         Raises:
-            Refused: there is no such parent, or the key is that of other messages.
+            ParentMissing: there is no such parent.
+            Refused: the key is that of other messages.
         """
         keys = [f"{key}/{number}" for number in range(len(self.messages))]
         begun = state.get_current_node() is not None
@@ -70,7 +75,7 @@ class Turn:
         if any(repeated) != all(repeated):
             raise _other_messages()
         if self.parent is not None and not (begun and state.path_to(self.parent)):
-            raise Refused(400, "parent: there is no node with this id in the conversation")
+            raise ParentMissing(400, "parent: there is no node with this id in the conversation")
         nodes: list[ConversationNode] = []
         for message, one in zip(self.messages, keys, strict=True):
             parent = nodes[-1] if nodes else self.parent

@@ -167,6 +167,17 @@ def test_two_requests_that_begin_a_conversation_at_once_are_both_there(
     assert start().messages(ALICE, "c") == ["theirs", "mine"]
 
 
+@pytest.mark.parametrize("names_the_parent", [True, False])
+def test_turns_that_go_to_several_processes_in_turn_are_one_branch(start: Start, names_the_parent: bool) -> None:
+    """Each process has kept the conversation as it was after its own last turn."""
+    processes, parent = [start() for _ in range(3)], None
+    for number in range(9):
+        body = says(f"{number}", **({"parent": parent} if names_the_parent and parent is not None else {}))
+        parent = processes[number % 3](ALICE, "POST", conversation("c", MESSAGES), body).body["node_id"]
+    assert start().messages(ALICE, "c") == [str(number) for number in range(9)]
+    assert len(start()(ALICE, "GET", conversation("c")).body["leaves"]) == 1
+
+
 def test_two_requests_that_continue_it_at_once_are_branches(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     chat, other = start(), start()
     chat(ALICE, "POST", conversation("c", MESSAGES), says("begin"))
@@ -192,15 +203,15 @@ def test_a_conversation_that_others_delete_is_begun_again(
 
 
 def test_a_key_names_one_thing_only(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    chat, path, key = start(), conversation("c", MESSAGES), {"headers": {"idempotency-key": "k"}}
-    chat(ALICE, "POST", path, says("one"), **key)
+    chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    chat(ALICE, "POST", path, says("one"), headers=key)
     longer = {"messages": [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]}
     for other in (says("another"), says("one", "assistant"), longer):
-        assert chat(ALICE, "POST", path, other, **key).status == 422
+        assert chat(ALICE, "POST", path, other, headers=key).status == 422
     second = start()
-    late = {"headers": {"idempotency-key": "l"}}
-    meanwhile(monkeypatch, lambda: second(ALICE, "POST", path, says("theirs"), **late))
-    assert chat(ALICE, "POST", path, says("mine"), **late).status == 422
+    late = {"idempotency-key": "l"}
+    meanwhile(monkeypatch, lambda: second(ALICE, "POST", path, says("theirs"), headers=late))
+    assert chat(ALICE, "POST", path, says("mine"), headers=late).status == 422
     assert start().messages(ALICE, "c") == ["one", "theirs"]
 
 

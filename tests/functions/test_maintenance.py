@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
@@ -46,7 +47,7 @@ def test_it_stops_when_its_time_is_over_which_is_no_failure(chat: Chat, capsys: 
     chat(ALICE, "POST", conversation("c", "messages"), says("hi"))
     capsys.readouterr()
     function = fresh("maintenance")
-    assert function.handler(SCHEDULED, Invocation(seconds=0.4)) == {**function.asdict(Maintained()), "finished": False}
+    assert function.handler(SCHEDULED, Invocation(seconds=0.4)) == asdict(Maintained(finished=False))
     assert metrics(capsys.readouterr().out)[-1]["Finished"] == 0
     assert function.handler(SCHEDULED, Invocation())["folded"] == 1
 

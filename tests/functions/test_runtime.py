@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -65,7 +65,7 @@ def test_an_import_makes_the_client_and_no_request(monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def on_s3(
     s3_place: Place, s3_endpoint: str | None, s3_keys: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Any]:
+) -> Iterator[Callable[[str], Any]]:
     """Starts processes with a function on S3, as its environment would; their clients are closed afterwards."""
     for name, value in s3_keys.items():
         monkeypatch.setenv(name, value)
@@ -85,7 +85,7 @@ def on_s3(
         module.ARCHIVE.close()
 
 
-def test_a_turn_on_s3_takes_four_requests_cold_and_two_warm(
+def test_a_turn_on_s3_takes_four_requests_cold_and_two_warm_if_it_names_its_parent(
     on_s3: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert on_s3("maintenance").handler({}, Invocation())["finished"]
@@ -94,12 +94,13 @@ def test_a_turn_on_s3_takes_four_requests_cold_and_two_warm(
     cold = Chat(on_s3("chat"))
     capsys.readouterr()
     assert cold(ALICE, "POST", path, says("two")).status == 201
-    assert cold(ALICE, "POST", path, says("three")).status == 201
+    assert cold(ALICE, "POST", path, says("three", parent="0")).status == 201
+    assert cold(ALICE, "POST", path, says("four")).status == 201
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["Operation"], line["Requests"]) for line in lines] == [("edit", 4), ("edit", 2)]
+    assert [(line["Operation"], line["Requests"]) for line in lines] == [("edit", 4), ("edit", 2), ("edit", 3)]
     # The first process has an older one in memory: the store refuses it, and what both say is there.
-    assert first(ALICE, "POST", path, says("four")).status == 201
-    assert len(cold(ALICE, "GET", conversation("c")).body["leaves"]) == 2
+    assert first(ALICE, "POST", path, says("another", parent="")).status == 201
+    assert cold(ALICE, "GET", conversation("c")).body["leaves"] == ["0.0.0", "1"]
 
 
 def test_an_activity_window_makes_it_one(
@@ -110,7 +111,7 @@ def test_an_activity_window_makes_it_one(
     chat, path = Chat(on_s3("chat")), conversation("c", "messages")
     chat(ALICE, "POST", path, says("one"))
     capsys.readouterr()
-    chat(ALICE, "POST", path, says("two"))
+    chat(ALICE, "POST", path, says("two", parent=""))
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert line["Requests"] == 1
 
