@@ -374,6 +374,8 @@ def test_an_answer_that_lambda_would_not_pass_on_says_so(chat: Chat) -> None:
 def test_an_error_of_the_store_says_whether_to_try_again_and_nothing_of_the_bucket(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, error: type[Exception], status: int, request_: str
 ) -> None:
+    chat(ALICE, "POST", conversation("c", MESSAGES), says("x"))
+
     def fail(*_: object, **__: object) -> object:
         raise error("s3://secret-bucket/prod is not well")
 
