@@ -15,13 +15,14 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 import boto3
+import pytest
 
 from infra import build
 from s3conv import Archive
 from s3conv.store import open_store
 from tenants import Tenant
 from tests.deployment.fleet import Death, Delivery, Fleet, environment_of
-from tests.deployment.package import RUNTIME, unpacked
+from tests.deployment.package import RUNTIME
 from tests.functions.calls import ALICE, conversation, event, says
 from tests.servers.place import Place
 
@@ -31,6 +32,8 @@ DEATHS: tuple[Death, ...] = ("taken", "working", "answering")
 KILLS_OF_EACH = 4
 LONGEST_WORK = 0.05
 """Seconds after which a process is killed at work; a turn takes about half of it."""
+
+COMMAND = [str(RUNTIME), "-m", "awslambdaric", "chat.handler"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,18 +63,21 @@ def requests(rng: Random) -> list[list[Delivery]]:
 
 
 def test_every_message_is_there_once(
-    tmp_path: Path, s3_place: Place, s3_endpoint: str | None, s3_session: boto3.Session, s3_keys: Mapping[str, str]
+    task: Path,
+    tmp_path: Path,
+    s3_place: Place,
+    s3_endpoint: str | None,
+    s3_session: boto3.Session,
+    s3_keys: Mapping[str, str],
 ) -> None:
     seed = SystemRandom().getrandbits(32)
     rng = Random(seed)
     url = f"s3://{s3_place.bucket}/{s3_place.prefix}"
     store = open_store(url, session=s3_session, endpoint_url=s3_endpoint)
     archive = Archive.create(store, partition_by="metadata.owner")
-    task = unpacked(tmp_path)
-    command = [str(RUNTIME), "-m", "awslambdaric", "chat.handler"]
     environment = environment_of(url, s3_keys, s3_endpoint, build.PYTHON)
     began = time.monotonic()
-    with Fleet(command, environment, task, tmp_path, PROCESSES) as fleet:
+    with Fleet(COMMAND, environment, task, tmp_path, PROCESSES) as fleet:
         started = time.monotonic()
         for deliveries in requests(rng):
             fleet.run(deliveries)
@@ -103,3 +109,12 @@ def test_every_message_is_there_once(
     assert fleet.killed["taken"] == fleet.killed["answering"] == KILLS_OF_EACH, report
     assert sum(fleet.killed.values()) <= KILLS_OF_EACH * len(DEATHS), report
     archive.close()
+
+
+def test_a_function_that_cannot_be_imported_says_why_to_the_platform(task: Path, tmp_path: Path) -> None:
+    environment = environment_of("", {}, None, build.PYTHON)
+    with (
+        pytest.raises(AssertionError, match=r"init/error.*S3CONV_URL is not set"),
+        Fleet(COMMAND, environment, task, tmp_path, 1),
+    ):
+        pass

@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from infra import build
-from tests.deployment.package import RUNTIME, unpacked
+from tests.deployment.package import RUNTIME
 from tests.functions.calls import ALICE, conversation, event, says
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpacked(tmp_path_factory.mktemp("package"))
 
 
 @pytest.mark.parametrize(("architecture", "limit"), [("arm64", 3_000_000), ("x86_64", 3_300_000)])
