@@ -30,8 +30,8 @@ PROCESSES, REQUESTS, CONVERSATIONS = 16, 200, 20
 TWICE_AT_ONCE, AGAIN_LATER = 30, 20
 DEATHS: tuple[Death, ...] = ("taken", "working", "answering")
 KILLS_OF_EACH = 4
-LONGEST_WORK = 0.05
-"""Seconds after which a process is killed at work; a turn takes about half of it."""
+LONGEST_WORK = 0.3
+"""Seconds after which a process is killed at work, at most. With so many at it a turn takes about as long."""
 
 COMMAND = [str(RUNTIME), "-m", "awslambdaric", "chat.handler"]
 
