@@ -81,7 +81,9 @@ class Turn:
         """
         keys = [f"{key}/{number}" for number in range(len(self.messages))]
         begun = state.get_current_node() is not None
-        known = {node.data.metadata.get(IDEMPOTENCY_KEY) for node in state.message_tree.walk()} if begun else set()
+        nodes_there = state.message_tree.walk() if begun else ()
+        found = (node.data.metadata.get(IDEMPOTENCY_KEY) for node in nodes_there)
+        known = {one for one in found if isinstance(one, str)}  # an import may have left something else
         repeated = [one in known for one in keys]
         if any(repeated) != all(repeated):
             raise _other_messages()
@@ -145,15 +147,16 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _fields(value: object, known: Mapping[str, tuple[type, ...]], where: str) -> Mapping[str, Any]:
+    """The fields of an object, checked. One that is null where that says nothing is as if it were not there."""
     if not isinstance(value, dict):
         raise Refused(400, f"{where}: expected an object")
     for name, one in value.items():
         if name not in known:
             raise Refused(400, f"{where}: {name[:60]!a} is not known: expected {', '.join(known)}")
-        if not isinstance(one, known[name]):
+        if one is not None and not isinstance(one, known[name]):
             expected = " or ".join(_NAMES[kind] for kind in known[name])
             raise Refused(400, f"{where}: {name} has to be {expected}")
-    return value
+    return {name: one for name, one in value.items() if one is not None or type(None) in known[name]}
 
 
 # --- showing -------------------------------------------------------------------------------------------------------

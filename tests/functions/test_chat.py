@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import s3conv
-from s3conv import Archive
+from s3conv import Archive, ConversationState
+from tenants import Tenant
 from tests.functions.calls import ALICE, BOB, Answer, Chat, conversation, event, says
 
 Start = Callable[[], Chat]
@@ -74,6 +75,30 @@ def test_what_begins_a_conversation_counts_only_then(chat: Chat) -> None:
     chat(ALICE, "POST", conversation("c", MESSAGES), says("one", metadata={"tags": ["x"]}, title="A"))
     chat(ALICE, "POST", conversation("c", MESSAGES), says("two", metadata={"tags": ["y"]}, title="B"))
     assert chat(ALICE, "GET", conversation("c")).body["metadata"] == {"tags": ["x"], "title": "A"}
+
+
+def test_a_field_that_is_null_is_as_if_it_were_not_there(chat: Chat) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": None, "function_call": None, "metadata": None}
+    body = {"messages": [message], "parent": None, "user_id": None, "title": None, "metadata": None}
+    assert chat(ALICE, "POST", conversation("c", MESSAGES), body).status == 201
+    shown = chat(ALICE, "GET", conversation("c")).body
+    assert shown["metadata"] == {}
+    assert set(shown["messages"][0]) == {"role", "content", "timestamp"}
+    assert chat(ALICE, "POST", conversation("d", MESSAGES), {"messages": [{"role": None}]}).status == 400
+
+
+def test_a_conversation_that_was_imported_goes_on(chat: Chat, url: str) -> None:
+    """Written past the function, with fields of messages that it would not take, and a key that is no text."""
+    alice = Tenant("111122223333:user/alice")
+    state = ConversationState(alice.stored_id("c"), metadata={"owner": alice.owner, "source": {"format": "x"}})
+    root = state.add_message("user", "hi", metadata={"idempotency_key": ["x"], "rating": 5})
+    root.message.metadata = {"lang": "en"}
+    root.message.extra = {"refusal": None}
+    Archive.open(url).save(state)
+    assert chat(ALICE, "POST", conversation("c", MESSAGES), says("ho")).status == 201
+    first, second = chat(ALICE, "GET", conversation("c")).body["messages"]
+    assert (first["metadata"], first["refusal"]) == ({"lang": "en", "rating": 5}, None)
+    assert second["content"] == "ho"
 
 
 def test_an_answer_can_be_given_below_an_earlier_message(chat: Chat) -> None:
