@@ -51,7 +51,7 @@ class Aws:
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         )
-        status = self._settled(name)
+        status = self.settled(name)
         events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
         failed = [
             f"{one['LogicalResourceId']}: {one.get('ResourceStatusReason')}"
@@ -63,7 +63,7 @@ class Aws:
         outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
         return Stack(self, name, outputs)
 
-    def _settled(self, name: str) -> str:
+    def settled(self, name: str) -> str:
         """A stack's status, once it is a final one. A stack takes 0.3 s; each look waits for an answer."""
         status = ""
         for _ in range(5_000):
