@@ -73,7 +73,7 @@ def without(policy: Policy) -> Iterator[tuple[str, Policy]]:
     for number, statement in enumerate(_several(policy["Statement"])):
         name = statement["Sid"]
         yield name, {**policy, "Statement": [one for one in policy["Statement"] if one is not statement]}
-        places = [("Action",), ("Resource",)]
+        places: list[tuple[str, ...]] = [("Action",), ("Resource",)]
         places += [
             ("Condition", operator, key) for operator, keys in statement.get("Condition", {}).items() for key in keys
         ]

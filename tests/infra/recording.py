@@ -8,7 +8,7 @@ from tests.infra.policies import Call
 
 
 def record(client: Any) -> list[Call]:
-    """Let `client` note its requests in the list that is returned; threads may share it. The SDK's repeats count once."""
+    """Let `client` note its requests in the list that is returned. The SDK's own repeats count once."""
     calls: list[Call] = []
 
     def asked(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:

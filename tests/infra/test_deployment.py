@@ -1,7 +1,7 @@
 """The template, deployed: what CloudFormation made of it, asked of the services themselves.
 
 MiniStack takes all of the template. It does not apply the lifecycle of the bucket, its encryption with a key, reserved
-concurrency, dimensions and actions of alarms, nor dead-letter queues of functions: these are asserted in `test_template`.
+concurrency, dimensions and actions of alarms, nor dead-letter queues of functions: see `test_template` for these.
 """
 
 from __future__ import annotations
