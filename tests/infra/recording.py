@@ -8,15 +8,20 @@ from tests.infra.policies import Call
 
 
 def record(client: Any) -> list[Call]:
-    """Let `client` note its requests in the list that is returned. The SDK's own repeats count once."""
+    """Let `client` note its requests in the list that is returned, the SDK's repeats among them.
+
+    They are noted where answers come in: "after-call" is not told of a conditional PUT that was refused.
+    """
     calls: list[Call] = []
 
-    def asked(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-        context["s3conv_asked"] = dict(params)
+    def asked(params: dict[str, Any], model: Any, context: dict[str, Any], **_: object) -> None:
+        context["s3conv_asked"] = model.name, dict(params)
 
-    def answered(http_response: Any, model: Any, context: dict[str, Any], **_: object) -> None:
-        calls.append(Call(model.name, context["s3conv_asked"], http_response.status_code))
+    def answered(response_dict: dict[str, Any] | None, context: dict[str, Any], **_: object) -> None:
+        if response_dict is not None:
+            operation, parameters = context["s3conv_asked"]
+            calls.append(Call(operation, parameters, response_dict["status_code"]))
 
     client.meta.events.register_first("provide-client-params.s3", asked)
-    client.meta.events.register("after-call.s3", answered)
+    client.meta.events.register_first("response-received.s3", answered)
     return calls
