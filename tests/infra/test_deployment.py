@@ -22,7 +22,6 @@ def given(aws: Aws) -> Stack:
         Architecture="x86_64",
         BucketName="the-chats",
         Prefix="prod/chats",
-        ExportPrefix="prod/exports",
         KmsKeyArn=KEY,
         NoncurrentDays="90",
         ActivityWindow="60",
@@ -62,12 +61,12 @@ def test_the_bucket_is_private_versioned_and_encrypted(aws: Aws, stack: Stack) -
 
 def test_outputs_name_what_there_is(aws: Aws, stack: Stack, given: Stack) -> None:
     assert stack.url == f"s3://{stack.bucket}/archive"
-    assert stack.outputs["ExportUrl"] == f"s3://{stack.bucket}/exports"
+    assert stack.outputs["ExportUrl"] == f"s3://{stack.bucket}/archive-exports"
     assert stack.outputs["ChatFunctionName"] == "plain-chat"
     assert stack.outputs["MaintenanceFunctionName"] == "plain-maintenance"
     assert stack.outputs["DeadLetterQueueUrl"].startswith("http")
     assert given.url == "s3://the-chats/prod/chats"
-    assert given.outputs["ExportUrl"] == "s3://the-chats/prod/exports"
+    assert given.outputs["ExportUrl"] == "s3://the-chats/prod/chats-exports"
     assert given.outputs.keys() == stack.outputs.keys()
 
 

@@ -152,7 +152,7 @@ def _beyond_the_role(client: Any, bucket: str, root: str, document: str) -> dict
         lambda: client.put_object(Bucket=bucket, Key=f"{root}/s3conv.json", Body=b""),
     ]
     drop_intent: Requests = [lambda: client.delete_object(Bucket=bucket, Key=f"{root}/index/log/0/x.json.zst")]
-    put_export: Requests = [lambda: client.put_object(Bucket=bucket, Key="exports/all/x.jsonl", Body=b"")]
+    put_export: Requests = [lambda: client.put_object(Bucket=bucket, Key=f"{root}-exports/all/x.jsonl", Body=b"")]
     list_documents: Requests = [
         lambda: client.list_objects_v2(Bucket=bucket, Prefix=f"{root}/conversations/"),
         lambda: client.list_objects_v2(Bucket=bucket, Prefix=f"{root}/conversations/00/"),

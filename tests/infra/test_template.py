@@ -38,7 +38,7 @@ def test_cfn_lint_finds_nothing() -> None:
 
 def test_any_tool_can_read_it(template: dict[str, Any]) -> None:
     assert template.keys() <= {
-        "AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Rules", "Resources", "Outputs",
+        "AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources", "Outputs",
     }  # fmt: skip
     used = {name for one in everything(template) if isinstance(one, dict) for name in one if name.startswith("Fn::")}
     assert used == {"Fn::Equals", "Fn::GetAtt", "Fn::If", "Fn::Not", "Fn::Sub"}
