@@ -1,17 +1,19 @@
 """Builds the deployment packages of the functions: `make lambda` writes them to build/lambda and prints their sizes.
 
-    python infra/build.py [FOLDER] [arm64 | x86_64 …]
+    python infra/build.py fetch     downloads the wheels to build/wheels: pip's part, with the index that pip knows
+    python infra/build.py           builds the packages of both architectures from them
 
 Law: a package holds what the functions load and nothing else: the modules of infra/functions, s3conv without the
 command line and the exchange formats, and the wheels that it needs for that platform, in the versions of
 constraints.txt. The runtime has boto3. The same sources, Python and wheels give the same bytes: names are sorted, times
 are fixed. Run by the Python of the runtime, it adds the compiled modules, which saves each cold start the compiling.
-Needs pip, and the package index that pip is set up with.
 """
 
 from __future__ import annotations
 
+import platform
 import py_compile
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PROJECT = Path(__file__).parents[1]
+BUILD = PROJECT / "build"
 PYTHON = "3.13"
 """Of the functions' runtime, see infra/template.yaml."""
 
@@ -48,38 +51,59 @@ FROM_THE_PROJECT = ("s3conv/cli/*", "s3conv/exchange/*", "s3conv/store/s3_aio.py
 
 
 def main(arguments: list[str]) -> int:
-    """Build packages; 1 if one is too large."""
-    folder = Path(arguments[0] if arguments else PROJECT / "build" / "lambda")
+    """Fetch or build; 1 if a package is too large, 2 for what cannot be done."""
+    if arguments == ["fetch"]:
+        for architecture, python in {*((one, PYTHON) for one in PLATFORMS), (architecture_here(), python_here())}:
+            fetch(wheels_of(architecture, python), PLATFORMS[architecture], python)
+        return 0
+    if arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
     failed = 0
-    for architecture in arguments[1:] or PLATFORMS:
-        package = build(folder, architecture, PYTHON)
-        size, limit = package.stat().st_size, LIMITS[architecture]
-        print(f"{package}: {size:,} bytes, at most {limit:,}")
-        if size > limit:
-            print(f"{package} is too large", file=sys.stderr)
-            failed = 1
+    for architecture, limit in LIMITS.items():
+        package = BUILD / "lambda" / f"s3conv-{architecture}.zip"
+        size = build(package, architecture, PYTHON)
+        print(f"{package.relative_to(PROJECT)}: {size:,} bytes, at most {limit:,}")
+        failed |= size > limit
     return failed
 
 
-def build(folder: Path, architecture: str, python: str) -> Path:
-    """Write the package of one architecture for one version of Python, and return its path.
+def architecture_here() -> str:
+    """This machine's, by Lambda's name."""
+    return {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def python_here() -> str:
+    """The version of the Python that runs this."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def wheels_of(architecture: str, python: str) -> Path:
+    """Where the wheels of a platform lie."""
+    return BUILD / "wheels" / f"{architecture}-{python}"
+
+
+def build(package: Path, architecture: str, python: str) -> int:
+    """Write the package of one architecture and version of Python, and return its size in bytes.
+
+    Raises:
+        FileNotFoundError: its wheels are not there; says how to get them.
+    """
+    content = {**dict(project_files()), **dict(wheel_files(wheels_of(architecture, python)))}
+    if python == python_here():
+        content |= compiled(content)
+    package.parent.mkdir(parents=True, exist_ok=True)
+    write(package, content)
+    return package.stat().st_size
+
+
+def fetch(folder: Path, machine: str, python: str) -> None:
+    """Download the wheels of what s3conv requires and the runtime has not.
 
     Raises:
         CalledProcessError: pip found no wheel of a requirement, or no index.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    package = folder / f"s3conv-{architecture}.zip"
-    with TemporaryDirectory() as wheels:
-        fetch(Path(wheels), PLATFORMS[architecture], python)
-        content = {**dict(project_files()), **dict(wheel_files(Path(wheels)))}
-    if sys.version_info[:2] == tuple(map(int, python.split("."))):
-        content |= compiled(content)
-    write(package, content)
-    return package
-
-
-def fetch(folder: Path, machine: str, python: str) -> None:
-    """Download the wheels of what s3conv requires and the runtime has not."""
+    shutil.rmtree(folder, ignore_errors=True)
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [one for one in project["project"]["dependencies"] if not one.startswith(IN_THE_RUNTIME)]
     # Amazon Linux 2023 has glibc 2.34.
@@ -109,7 +133,10 @@ def project_files() -> Iterator[tuple[str, bytes]]:
 
 def wheel_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """What the wheels in a folder install. Of what describes them only the licences stay."""
-    for path in folder.glob("*.whl"):
+    wheels = list(folder.glob("*.whl"))
+    if not wheels:
+        raise FileNotFoundError(f"there are no wheels in {folder}: run `make build/wheels/.fetched`")
+    for path in wheels:
         with zipfile.ZipFile(path) as wheel:
             for name in wheel.namelist():
                 described = ".dist-info/" in name

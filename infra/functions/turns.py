@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from events import Refused
@@ -47,10 +48,20 @@ class ParentMissing(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The nodes of a turn's messages, and whether this request has added them."""
+    """The nodes of a turn's messages, and the times that this delivery of it gave them; None: they were there."""
 
     nodes: Sequence[ConversationNode]
-    is_new: bool
+    times: Sequence[datetime] | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is this delivery that has added them; to be asked after the save.
+
+        If another delivery was faster, the merge has let its messages stand, with their times.
+        """
+        return self.times is not None and all(
+            node.timestamp is time for node, time in zip(self.nodes, self.times, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,7 @@ class Turn:
         for message, one in zip(self.messages, keys, strict=True):
             parent = nodes[-1] if nodes else self.parent
             nodes.append(state.add_message(**message, parent=parent, idempotency_key=one))
-        return Appended(nodes, not any(repeated))
+        return Appended(nodes, None if any(repeated) else [node.timestamp for node in nodes])
 
     def check_said(self, nodes: Sequence[ConversationNode]) -> None:
         """See to it that what is stored under this request's key is what it says.
