@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra import build
 from tests.infra.template import TEMPLATE, load, of_type
 
 INLINE_LIMIT = 51_200
@@ -56,6 +57,16 @@ def test_every_parameter_and_output_is_in_the_readme(template: dict[str, Any]) -
     readme = TEMPLATE.with_name("README.md").read_text(encoding="utf-8")
     names = [*template["Parameters"], *template["Outputs"]]
     assert [name for name in names if f"`{name}`" not in readme] == []
+
+
+def test_functions_run_what_make_lambda_builds(template: dict[str, Any]) -> None:
+    functions = of_type(template, "AWS::Lambda::Function").values()
+    assert {one["Runtime"] for one in functions} == {f"python{build.PYTHON}"}
+    assert set(template["Parameters"]["Architecture"]["AllowedValues"]) == set(build.PLATFORMS)
+    for one in functions:
+        module, handler = one["Handler"].split(".")
+        source = (TEMPLATE.parent / "functions" / f"{module}.py").read_text(encoding="utf-8")
+        assert f"\ndef {handler}(" in source
 
 
 def test_old_versions_expire_soonest_in_the_index(template: dict[str, Any]) -> None:
