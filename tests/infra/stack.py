@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
+from uuid import uuid4
 from zipfile import ZipFile
 
 import boto3
@@ -103,7 +104,7 @@ class Stack:
     def user(self, *policy_arns: str) -> boto3.Session:
         """A session of a new user who may do what these policies say, and nothing else."""
         iam = self.aws.client("iam")
-        name = f"{self.name}-user{len(iam.list_users()['Users'])}"
+        name = f"{self.name[:20]}-{uuid4().hex}"
         iam.create_user(UserName=name)
         for arn in policy_arns:
             iam.attach_user_policy(UserName=name, PolicyArn=arn)

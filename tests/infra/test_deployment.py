@@ -134,7 +134,7 @@ def permissions(stack: Stack, function: str) -> list[dict[str, Any]]:
 def test_maintenance_is_scheduled(aws: Aws, stack: Stack, given: Stack) -> None:
     events = aws.client("events")
     for one, minutes in ((stack, 15), (given, 5)):
-        (rule,) = [found for found in events.list_rules()["Rules"] if found["Name"].startswith(f"{one.name}-")]
+        (rule,) = events.list_rules(NamePrefix=f"{one.name}-")["Rules"]
         assert (rule["ScheduleExpression"], rule["State"]) == (f"rate({minutes} minutes)", "ENABLED")
         (target,) = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
         assert target["Arn"] == configuration(one, "MaintenanceFunctionName")["FunctionArn"]
@@ -154,15 +154,16 @@ def test_the_dead_letter_queue_takes_from_the_schedule_only(aws: Aws, stack: Sta
 
 
 def test_logs_and_alarms_are_as_the_parameters_say(aws: Aws, stack: Stack, given: Stack) -> None:
-    groups = aws.client("logs").describe_log_groups()["logGroups"]
-    kept = {one["logGroupName"]: one["retentionInDays"] for one in groups}
-    for one, days in ((stack, 30), (given, 7)):
-        assert kept[f"/aws/lambda/{one.name}-chat"] == kept[f"/aws/lambda/{one.name}-maintenance"] == days
-    alarms = aws.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
-    for one, pending in ((stack, 10_000), (given, 500)):
-        found = {alarm["MetricName"]: alarm for alarm in alarms if alarm["AlarmName"].startswith(f"{one.name}-")}
-        assert len(found) == 6  # of seven: two functions are throttled
-        assert found["IntentsPending"]["Threshold"] == pending
+    for one, days, pending in ((stack, 30, 10_000), (given, 7, 500)):
+        groups = aws.client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{one.name}-")["logGroups"]
+        assert {found["logGroupName"]: found["retentionInDays"] for found in groups} == {
+            f"/aws/lambda/{one.name}-chat": days,
+            f"/aws/lambda/{one.name}-maintenance": days,
+        }
+        alarms = aws.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{one.name}-")["MetricAlarms"]
+        assert len(alarms) == 7
+        (piling_up,) = [found for found in alarms if found["MetricName"] == "IntentsPending"]
+        assert piling_up["Threshold"] == pending
 
 
 def test_the_bucket_stays_when_the_stack_is_deleted(aws: Aws) -> None:
