@@ -41,6 +41,11 @@ class Aws:
             self._clients[service] = make(service, endpoint_url=self.endpoint)
         return self._clients[service]
 
+    def close(self) -> None:
+        """Close its clients."""
+        for client in self._clients.values():
+            client.close()
+
     def deploy(self, name: str, **parameters: str) -> Stack:
         """Create a stack of the template, and wait for it.
 
@@ -127,5 +132,4 @@ def serve() -> Iterator[Aws]:
         aws.client("s3").create_bucket(Bucket=_CODE_BUCKET)
         aws.client("s3").put_object(Bucket=_CODE_BUCKET, Key=_CODE_KEY, Body=code.getvalue())
         yield aws
-        for client in aws._clients.values():
-            client.close()
+        aws.close()
