@@ -118,6 +118,15 @@ def test_what_holds_conversations_outlives_the_stack_and_nothing_else_does(templ
     assert template["Resources"]["Bucket"]["UpdateReplacePolicy"] == "Retain"
 
 
+def test_roles_are_for_lambda_only(template: dict[str, Any]) -> None:
+    roles = of_type(template, "AWS::IAM::Role")
+    assert set(roles) == {"ChatRole", "MaintenanceRole"}
+    for role in roles.values():
+        assert role["AssumeRolePolicyDocument"]["Statement"] == [
+            {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ]
+
+
 def test_a_function_logs_where_its_role_may_write_and_where_lines_expire(template: dict[str, Any]) -> None:
     groups = of_type(template, "AWS::Logs::LogGroup")
     roles = of_type(template, "AWS::IAM::Role")
