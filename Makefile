@@ -7,7 +7,7 @@ VENV_MINISTACK := .venv-ministack
 MINISTACK := ministack>=1.5
 VENV_LAMBDA := .venv-lambda
 # The client that Lambda's own Python runtimes have, and the oldest boto3 that the functions take.
-LAMBDA := awslambdaric>=4.2 boto3==1.40.0 botocore==1.40.0
+LAMBDA := awslambdaric>=4.2 boto3==1.36.0 botocore==1.36.0
 PYTEST := -m pytest -p tests.plugins.no_hidden_skips
 PYTEST_ARGS ?=
 SEEDS ?= 10000

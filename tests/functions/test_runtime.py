@@ -15,13 +15,13 @@ from tests.servers.place import Place
 
 
 def test_a_runtime_whose_boto3_is_too_old_says_so_at_import(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boto3.__version__", "1.39.17")
+    monkeypatch.setattr("boto3.__version__", "1.35.99")
     for name in ("chat", "maintenance"):
-        with pytest.raises(RuntimeError, match=r"needs boto3 1\.40 or newer, this runtime has 1\.39\.17"):
+        with pytest.raises(RuntimeError, match=r"needs boto3 1\.36 or newer, this runtime has 1\.35\.99"):
             fresh(name)
 
 
-@pytest.mark.parametrize("version", ["1.40.0", "1.100.2", "2.0.0"])
+@pytest.mark.parametrize("version", ["1.36.0", "1.100.2", "2.0.0"])
 def test_a_boto3_that_is_new_enough_will_do(url: str, version: str) -> None:
     fresh("runtime").check_boto3(version)
 
