@@ -88,7 +88,8 @@ class Context:
 
     def name(self, key: str) -> str:
         """An object's full name, for messages."""
-        return f"{self.store.url.rstrip('/')}/{key}"
+        url = self.store.url
+        return url + key if url.endswith("/") else f"{url}/{key}"
 
     async def descriptor(self) -> Descriptor:
         """The archive's descriptor; fetched once.
