@@ -22,8 +22,8 @@ from botocore.config import Config
 from s3conv import Archive, Operation
 
 OLDEST_BOTO3 = (1, 36)
-"""Conditional PUTs (`IfMatch`) came with 1.35.69, in November 2024, the checksums that s3conv asks for with 1.36.0. pip is
-told to take a newer one (pyproject.toml); a runtime has the one that it has."""
+"""Conditional PUTs (`IfMatch`) came with 1.35.69, in November 2024, the checksums that s3conv asks for with 1.36.0. pip
+is told to take a newer one (pyproject.toml); a runtime has the one that it has."""
 
 PARTITION_BY = "metadata.owner"
 """The metadata that lists fix, see `tenants`."""
