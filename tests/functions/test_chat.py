@@ -124,6 +124,19 @@ def test_an_answer_can_be_given_below_an_earlier_message(chat: Chat) -> None:
     assert chat(ALICE, "GET", conversation("new")).status == 404
 
 
+def test_a_name_of_several_branches_is_that_of_the_newest_to_its_newest_end(chat: Chat) -> None:
+    path = conversation("c", MESSAGES)
+    chat(ALICE, "POST", path, says("question"))
+    for number in range(2):
+        named = {"role": "assistant", "content": f"answer {number}", "branch_name": "retry"}
+        chat(ALICE, "POST", path, {"messages": named, "parent": ""})
+    for number in range(2):
+        chat(ALICE, "POST", path, says(f"thanks {number}", parent="1"))
+    chat(ALICE, "POST", path, says("elsewhere", parent="0"))
+    assert chat.messages(ALICE, "c", "branch=retry") == ["question", "answer 1", "thanks 1"]
+    assert chat.messages(ALICE, "c") == ["question", "answer 0", "elsewhere"]
+
+
 def test_a_list_comes_by_pages_and_by_user(chat: Chat) -> None:
     for number in range(7):
         body = says("hi", user_id=f"u-{number % 2}")
@@ -368,8 +381,9 @@ def test_a_body_in_base64_and_a_stage_in_the_path_are_understood(chat: Chat) -> 
     staged = f"/prod{conversation('c')}"
     assert chat(ALICE, "GET", staged, stage="prod").body["messages"][0]["content"] == "ü"
     assert chat(ALICE, "GET", staged).status == 404
-    broken = {**event(ALICE, "POST", conversation("c", MESSAGES), "!!"), "isBase64Encoded": True}
-    assert chat.handle(broken).status == 400
+    assert chat(ALICE, "GET", f"/$default{conversation('c')}").status == 404
+    encoded = event(ALICE, "POST", conversation("c", MESSAGES), says("x"), encoded=True)
+    assert chat.handle({**encoded, "body": encoded["body"] + "!"}).status == 400
 
 
 def test_an_answer_that_lambda_would_not_pass_on_says_so(chat: Chat) -> None:
