@@ -4,6 +4,7 @@
 VENV := .venv
 VENV_NOAIO := .venv-noaio
 VENV_MINISTACK := .venv-ministack
+VENV_PEERS := .venv-peers
 MINISTACK := ministack>=1.5
 PYTEST := -m pytest -p tests.plugins.no_hidden_skips
 PYTEST_ARGS ?=
@@ -16,7 +17,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo test test-noaio test-ceph simulate lint format bench constraints clean
+.PHONY: help demo test test-noaio test-ceph simulate lint format bench bench-peers constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -29,6 +30,7 @@ help:
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff format and mend the code'
 	@echo 'make bench       the benchmarks'
+	@echo 'make bench-peers one turn of a chat, beside what others keep in S3 for it'
 	@echo 'make constraints write the files of exact versions anew'
 	@echo 'make clean       remove environments, caches and builds'
 
@@ -61,20 +63,25 @@ bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python benchmarks/import_time.py
 	$(VENV)/bin/python benchmarks/index_scale.py
 	$(VENV)/bin/python benchmarks/export.py
+	$(VENV)/bin/python benchmarks/turn.py
+
+bench-peers: $(VENV_PEERS)/.installed
+	$(VENV_PEERS)/bin/python benchmarks/turn.py
 
 # aioboto3 pins an older boto3: with [aio] the tests run on that one, without it on the newest.
 constraints:
 	.ci/freeze '.[all,dev]' constraints.txt
 	.ci/freeze '.[cli,dev]' constraints-noaio.txt
 	.ci/freeze '$(MINISTACK)' constraints-ministack.txt
+	.ci/freeze '.[peers]' constraints-peers.txt
 
 clean:
-	rm -rf $(VENV) $(VENV_NOAIO) $(VENV_MINISTACK) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_NOAIO) $(VENV_MINISTACK) $(VENV_PEERS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp is newer than the files that it was installed from, or it is made again.
 
-$(VENV)/bin/python $(VENV_NOAIO)/bin/python $(VENV_MINISTACK)/bin/python:
+$(VENV)/bin/python $(VENV_NOAIO)/bin/python $(VENV_MINISTACK)/bin/python $(VENV_PEERS)/bin/python:
 	@python=$$(.ci/find-python) && venv=$(@D) && "$$python" -m venv --clear "$${venv%/bin}"
 
 $(VENV)/.installed-cli: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -92,4 +99,9 @@ $(VENV_NOAIO)/.installed-dev: pyproject.toml constraints-noaio.txt | $(VENV_NOAI
 # The S3 server of the tests. It pins botocore, hence an environment of its own.
 $(VENV_MINISTACK)/.installed: constraints-ministack.txt | $(VENV_MINISTACK)/bin/python
 	@echo 'Installing MiniStack into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-ministack.txt '$(MINISTACK)'
+	@touch $@
+
+# What s3conv is measured beside, and s3conv itself: all on the same Python and the same boto3.
+$(VENV_PEERS)/.installed: pyproject.toml constraints-peers.txt | $(VENV_PEERS)/bin/python
+	@echo 'Installing s3conv and its peers into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-peers.txt -e '.[peers]'
 	@touch $@
