@@ -7,7 +7,8 @@ after the one before was answered. *Bytes* are those of the bodies.
 
 *Cold* is the tenth turn of a conversation, in a fresh process with a fresh client (imports are not in it, making the
 client is); *warm* is the next one, by the same process with the same objects. Rounds take turns. A figure is the
-median of the rounds; the requests of one round are those of the next.
+median of the rounds; the requests of one round are those of the next. Dollars are for the requests of a million such
+turns, at the prices of S3 Standard in us-east-1.
 
 Without strands-agents it measures s3conv alone; `make bench-peers` has both. Exits 1 if s3conv takes more than 4
 requests in 3 series cold (its descriptor included), 2 warm, or 1 warm in an activity window.
@@ -36,7 +37,7 @@ import boto3
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.chats import prose
-from benchmarks.measuring import child, print_machine, print_table
+from benchmarks.measuring import child, in_fresh_process, print_machine, print_table
 from benchmarks.slow_s3 import Request, SlowS3, slow_s3
 from benchmarks.turn_systems import OURS, peers
 from s3conv import Archive, ConversationState
@@ -46,7 +47,15 @@ QUESTION, ANSWER = 200, 1200
 COLD_TURN = 10
 MESSAGES = 50
 USERS, CHATS_EACH = 10, 20
+MAKE_CLIENT = (
+    "import boto3, botocore.config, time; t = time.perf_counter(); boto3.Session().client('s3'); "
+    "print((time.perf_counter() - t) * 1000)"
+)
 SCRIPT = str(Path(__file__).with_name("turn_systems.py"))
+
+
+PRICES = {"PUT": 5.0, "LIST": 5.0, "GET": 0.4, "HEAD": 0.4, "DELETE": 0.0}
+"""US dollars for a million requests: S3 Standard, us-east-1, November 2026. A POST is a delete of many: free, too."""
 
 
 class Cost(NamedTuple):
@@ -57,6 +66,15 @@ class Cost(NamedTuple):
     up: float
     down: float
     milliseconds: float
+    dollars: float
+    """For the requests of a million of them."""
+
+
+def cost_of(requests: Sequence[Request], milliseconds: float) -> Cost:
+    """What requests come to."""
+    up, down = sum(one.up for one in requests), sum(one.down for one in requests)
+    dollars = sum(PRICES.get(one.method, 0.0) for one in requests)
+    return Cost(len(requests), series_of(requests), up, down, milliseconds, dollars)
 
 
 @dataclass
@@ -69,7 +87,7 @@ class Measured:
     load: list[Cost] = field(default_factory=list)
     objects: int = 0
     stored: int = 0
-    document: int = 0
+    largest: int = 0
     """Bytes of the largest object."""
     kept: int = 0
     """Of six messages, two of them before two writers come at once."""
@@ -99,9 +117,7 @@ class Asked:
         """What some tasks cost together."""
         self._server.requests()
         milliseconds = sum(json.loads(self._ask(json.dumps(task)))[0] for task in tasks)
-        requests = self._server.requests()
-        up, down = sum(one.up for one in requests), sum(one.down for one in requests)
-        return Cost(len(requests), series_of(requests), up, down, milliseconds)
+        return cost_of(self._server.requests(), milliseconds)
 
     def texts(self) -> list[str]:
         """All messages that it finds."""
@@ -144,7 +160,7 @@ def measure_chat(server: SlowS3, name: str, bucket: str, measured: Measured) -> 
         measured.load.append(process.measure(["open"]))
         assert process.texts() == [text for turn in said for text in turn], f"{name} gives other messages than it got"
     sizes = [one["Size"] for one in boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
-    measured.objects, measured.stored, measured.document = len(sizes), sum(sizes), max(sizes)
+    measured.objects, measured.stored, measured.largest = len(sizes), sum(sizes), max(sizes)
 
 
 def count_kept(server: SlowS3, name: str, bucket: str) -> int:
@@ -163,8 +179,8 @@ def count_kept(server: SlowS3, name: str, bucket: str) -> int:
         return len({*before, *mine, *theirs} & {*process.texts()})
 
 
-def measure_list(server: SlowS3) -> list[tuple[str, Cost]]:
-    """The newest conversations of one user of many, by a fresh archive object and again."""
+def measure_index(server: SlowS3) -> list[tuple[str, Cost]]:
+    """The newest conversations of one user of many, and the maintenance that keeps such a list fast."""
     url = "s3://lists/chats"
 
     def save(number: int) -> None:
@@ -172,37 +188,38 @@ def measure_list(server: SlowS3) -> list[tuple[str, Cost]]:
         state.add_message("user", "Hello")
         archive.save(state)
 
+    def show(archive: Archive) -> None:
+        assert len(archive.list(where={"metadata.user_id": "user-3"}, limit=CHATS_EACH).items) == CHATS_EACH
+
+    def measure(name: str, do: Callable[[], object]) -> None:
+        server.requests()
+        began = time.perf_counter()
+        do()
+        milliseconds = (time.perf_counter() - began) * 1000
+        measured.append((name, cost_of(server.requests(), milliseconds)))
+
+    measured: list[tuple[str, Cost]] = []
     with Archive.create(url, partition_by="metadata.user_id") as archive, ThreadPoolExecutor(16) as pool:
         list(pool.map(save, range(USERS * CHATS_EACH)))
-        measured = _lists(server, url, "none folded")
-        archive.maintain()
-    return [*measured, *_lists(server, url, "after maintenance")]
-
-
-def _lists(server: SlowS3, url: str, when: str) -> list[tuple[str, Cost]]:
-    measured = []
-    with Archive.open(url, auto_maintain=False) as archive:
-        for again in ("cold", "again"):
-            server.requests()
-            began = time.perf_counter()
-            page = archive.list(where={"metadata.user_id": "user-3"}, limit=CHATS_EACH)
-            milliseconds = (time.perf_counter() - began) * 1000
-            assert len(page.items) == CHATS_EACH
-            requests = server.requests()
-            down = sum(one.down for one in requests)
-            measured.append((f"{again}, {when}", Cost(len(requests), series_of(requests), 0, down, milliseconds)))
+        with Archive.open(url, auto_maintain=False) as reader:
+            measure("list of one user, cold, nothing folded", lambda: show(reader))
+            measure("list again", lambda: show(reader))
+        measure(f"maintain: fold {USERS * CHATS_EACH} intents", archive.maintain)
+        measure("maintain again, nothing to do", archive.maintain)
+        with Archive.open(url, auto_maintain=False) as reader:
+            measure("list of one user, cold, all folded", lambda: show(reader))
+            measure("list again", lambda: show(reader))
     return measured
 
 
 def print_turns(measured: Mapping[str, Measured]) -> None:
     """The table of one turn."""
     print("### One turn\n")
-    figures = ("requests", "series", "bytes up", "bytes down", "ms")
-    rows = [(name, *map(_short, middle(one.cold)), *map(_short, middle(one.warm))) for name, one in measured.items()]
-    print_table(
-        ("", *(f"cold: {name}" if name == "requests" else name for name in figures), "warm: requests", *figures[1:]),
-        rows,
-    )
+    figures = ("requests", "series", "bytes up", "bytes down", "ms", "$")
+    rows = [(name, *_shown(middle(one.cold)), *_shown(middle(one.warm))) for name, one in measured.items()]
+    print_table(("", "cold: requests", *figures[1:], "warm: requests", *figures[1:]), rows)
+    clients = [in_fresh_process("-c", MAKE_CLIENT)[0] for _ in range(len(next(iter(measured.values())).cold))]
+    print(f"\nOf the cold milliseconds {median(clients):,.0f} are the making of a boto3 client.")
 
 
 def print_chats(measured: Mapping[str, Measured]) -> None:
@@ -211,32 +228,21 @@ def print_chats(measured: Mapping[str, Measured]) -> None:
     rows = []
     for name, one in measured.items():
         ten, load = middle(one.ten), middle(one.load)
-        costs = (ten.requests, ten.milliseconds, load.requests, load.series, load.milliseconds)
-        rows.append((name, *map(_short, (*costs, one.objects, one.stored, one.document)), f"{one.kept} of 6"))
-    print_table(
-        (
-            "",
-            "ten cold turns: requests",
-            "ms",
-            "load: requests",
-            "series",
-            "ms",
-            "objects",
-            "bytes",
-            "of the largest",
-            "kept of two writers",
-        ),
-        rows,
-    )
+        figures = (ten.requests, load.requests, load.series, load.milliseconds, one.objects, one.stored, one.largest)
+        rows.append((name, *map(_short, figures), f"{one.kept} of 6"))
+    head = ("ten cold turns: requests", "load: requests", "series", "ms", "objects", "bytes", "of the largest")
+    print_table(("", *head, "kept of two writers"), rows)
 
 
-def print_lists(measured: Sequence[tuple[str, Cost]]) -> None:
-    """The table of lists."""
-    print(
-        f"\n### One user's {CHATS_EACH} of {USERS * CHATS_EACH} conversations (s3conv; the others have no such list)\n"
-    )
-    rows = [(name, *map(_short, (cost.requests, cost.series, cost.down, cost.milliseconds))) for name, cost in measured]
-    print_table(("", "requests", "series", "bytes down", "ms"), rows)
+def print_index(measured: Sequence[tuple[str, Cost]]) -> None:
+    """The table of lists and maintenance."""
+    print(f"\n### {USERS * CHATS_EACH} conversations of {USERS} users (s3conv; the others cannot list one user's)\n")
+    rows = [(name, *_shown(cost)) for name, cost in measured]
+    print_table(("", "requests", "series", "bytes up", "bytes down", "ms", "$"), rows)
+
+
+def _shown(cost: Cost) -> tuple[str, ...]:
+    return (*map(_short, cost[:-1]), f"{cost.dollars:,.2f}")
 
 
 def _short(figure: float) -> str:
@@ -284,10 +290,10 @@ def main() -> None:
                 measure_chat(server, name, f"chat-{number}-{place}", measured[name])
         for place, name in enumerate(systems):
             measured[name].kept = count_kept(server, name, f"writers-{place}")
-        lists = measure_list(server)
-    print_turns(measured)
+        index = measure_index(server)
+        print_turns(measured)
     print_chats(measured)
-    print_lists(lists)
+    print_index(index)
     if not peers():
         print("\nstrands-agents is not installed here: `make bench-peers` measures it beside s3conv.")
     sys.exit(missed(measured))
