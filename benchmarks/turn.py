@@ -93,6 +93,20 @@ class Measured:
     """Of six messages, two of them before two writers come at once."""
 
 
+def environment(url: str) -> dict[str, str]:
+    """What a function finds in its environment: the same for all systems."""
+    return {
+        "AWS_ENDPOINT_URL_S3": url,
+        "AWS_ACCESS_KEY_ID": "made",
+        "AWS_SECRET_ACCESS_KEY": "up",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
 def series_of(requests: Sequence[Request]) -> int:
     """The longest chain of requests of which each began after the one before was answered."""
     length, free = 0, float("-inf")
@@ -113,10 +127,14 @@ class Asked:
     def __init__(self, server: SlowS3, ask: Callable[[str], str]) -> None:
         self._server, self._ask = server, ask
 
+    def do(self, *tasks: Sequence[str]) -> float:
+        """Do some tasks; gives the milliseconds that they took."""
+        return sum(float(json.loads(self._ask(json.dumps(task)))[0]) for task in tasks)
+
     def measure(self, *tasks: Sequence[str]) -> Cost:
         """What some tasks cost together."""
         self._server.requests()
-        milliseconds = sum(json.loads(self._ask(json.dumps(task)))[0] for task in tasks)
+        milliseconds = self.do(*tasks)
         return cost_of(self._server.requests(), milliseconds)
 
     def texts(self) -> list[str]:
@@ -155,7 +173,7 @@ def measure_chat(server: SlowS3, name: str, bucket: str, measured: Measured) -> 
         measured.cold.append(cold)
         measured.ten.append(Cost(*map(sum, zip(*first, cold, strict=True))))
         measured.warm.append(process.measure(["say", *said[COLD_TURN]]))
-        process.measure(*(["say", *turn] for turn in said[COLD_TURN + 1 :]))
+        process.do(*(["say", *turn] for turn in said[COLD_TURN + 1 :]))
     with asked(server, name, bucket) as process:
         measured.load.append(process.measure(["open"]))
         assert process.texts() == [text for turn in said for text in turn], f"{name} gives other messages than it got"
@@ -168,14 +186,14 @@ def count_kept(server: SlowS3, name: str, bucket: str) -> int:
     prepare(name, bucket)
     before, mine, theirs = turns(3)
     with asked(server, name, bucket) as process:
-        process.measure(["open"], ["say", *before])
+        process.do(["open"], ["say", *before])
     with asked(server, name, bucket) as one, asked(server, name, bucket) as other:
-        one.measure(["open"])
-        other.measure(["open"])
-        one.measure(["say", *mine])
-        other.measure(["say", *theirs])
+        one.do(["open"])
+        other.do(["open"])
+        one.do(["say", *mine])
+        other.do(["say", *theirs])
     with asked(server, name, bucket) as process:
-        process.measure(["open"])
+        process.do(["open"])
         return len({*before, *mine, *theirs} & {*process.texts()})
 
 
@@ -275,16 +293,7 @@ def main() -> None:
     print(", ".join(f"{name} {version(name)}" for name in packages), f"{rounds} rounds\n", sep="; ")
     measured = {name: Measured() for name in systems}
     with tempfile.TemporaryDirectory() as empty, slow_s3("none", Path(empty), DELAY) as server:
-        # The same for all of them: what a function has from its environment.
-        os.environ |= {
-            "AWS_ENDPOINT_URL_S3": server.url,
-            "AWS_ACCESS_KEY_ID": "made",
-            "AWS_SECRET_ACCESS_KEY": "up",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
+        os.environ |= environment(server.url)
         for number in range(rounds):
             for place, name in enumerate(systems):
                 measure_chat(server, name, f"chat-{number}-{place}", measured[name])
