@@ -1,11 +1,12 @@
 """What `import s3conv` and the chat function of infra/ cost beside `import boto3` alone, which all that talk to S3 pay.
 
-Each figure is of many fresh processes, taken in turns, so that the machine's drift meets all alike: time is that of the
-statement, memory the most that the process has had by then (resident). The chat function makes its S3 client when it is
-imported, as a function should; what that costs by itself is beside it.
+Each figure is of many fresh processes, taken in turns, so that the machine's drift meets all alike. Time is that of the
+statement, and its processor time, which others on the machine stretch less; memory is the most that the process has had
+by then (resident). The chat function makes its S3 client when it is imported, as a function should; what that costs by
+itself is beside it.
 
 Exits 1 if `import s3conv` takes more than 1.4 times as long as `import boto3`, or if both together do, by the shortest
-of each.
+times: on a busy machine that says little.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def main() -> None:
         wall, processor, memory = map(median, zip(*values, strict=True))
         times = f"{shortest[name] / alone:.2f}"
         rows.append((name, f"{shortest[name]:.0f}", times, f"{wall:.0f}", f"{processor:.0f}", f"{memory / 1024:.1f}"))
-    print_table(("", "ms, shortest", "times import boto3", "median", "of the processor", "peak MB"), rows)
+    head = ("", "ms, shortest", "times import boto3", "ms, median", "of the processor", "peak MB")
+    print_table(head, rows)
     sys.exit(any(shortest[name] > MOST * alone for name in LIMITED))
 
 
