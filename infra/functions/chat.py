@@ -34,7 +34,7 @@ from tenants import MAX_ID, OWNER, Tenant, UnknownCallerError, tenant_of
 from turns import ParentMissing, read_turn, shown_messages, shown_metadata
 
 ATTEMPTS = 4
-"""Edits of one conversation that is deleted, or begun by others, meanwhile; each is once what the next one meets."""
+"""Edits of one conversation that others delete, or begin with another message, meanwhile."""
 
 PAGE, LONGEST_PAGE = 20, 100
 """Conversations on a page, unless told, and at most."""
@@ -124,10 +124,7 @@ def show(archive: Archive, tenant: Tenant, request: Request, left: Left) -> Answ
     asked = request.parameters(("branch", "last"))
     last = _number(asked, "last", 10_000)
     conversation_id = _conversation_id(request)
-    state = archive.load(tenant.stored_id(conversation_id), timeout=left())
-    if state is None:
-        raise _no_conversation()
-    _check_owner(state, tenant)
+    state = _check_owner(archive.load(tenant.stored_id(conversation_id), timeout=left()), tenant)
     path = shown_messages(state, asked.get("branch"))
     return answer(
         200,
@@ -173,7 +170,9 @@ def list_conversations(archive: Archive, tenant: Tenant, request: Request, left:
 def delete(archive: Archive, tenant: Tenant, request: Request, left: Left) -> Answer:
     """Delete a conversation."""
     request.parameters(())
-    if not archive.delete(tenant.stored_id(_conversation_id(request)), timeout=left()):
+    stored_id = tenant.stored_id(_conversation_id(request))
+    _check_owner(archive.load(stored_id, timeout=left()), tenant)
+    if not archive.delete(stored_id, timeout=left()):
         raise _no_conversation()
     return answer(204)
 
@@ -188,10 +187,11 @@ def _conversation_id(request: Request) -> str:
     return conversation_id
 
 
-def _check_owner(state: ConversationState, tenant: Tenant) -> None:
+def _check_owner(state: ConversationState | None, tenant: Tenant) -> ConversationState:
     """The stored id is the tenant's; that the metadata says the same is the second lock."""
-    if state.metadata.get(OWNER) != tenant.owner:
+    if state is None or state.metadata.get(OWNER) != tenant.owner:
         raise _no_conversation()
+    return state
 
 
 def _no_conversation() -> Refused:

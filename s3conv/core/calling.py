@@ -48,7 +48,7 @@ def called(context: Context, name: str, timeout: float | None) -> Generator[Cont
         return
     if timeout is not None and not timeout > 0:
         raise InvalidInputError(f"timeout {timeout!r}: expected seconds, more than 0, or None")
-    call = Call(name, context.store.url, timeout, NOT_DONE.get(name, "nothing was changed"))
+    call = Call(name, context.store.url, timeout, NOT_DONE.get(name, "nothing was changed"), context.monotonic)
     error: str | None = None
     try:
         yield replace(context, store=CalledStore(context.store, call, context.runner), call=call)

@@ -69,14 +69,15 @@ class Kept:
 class Context:
     """One open archive, as the core sees it.
 
-    `wall_clock` is used for differences only: ages are told by the store's clock. `auto_maintain`: whether a reader
-    that meets many open intents folds some. `activity_window`: for how many seconds an intent speaks for the saves
-    that follow it.
+    `wall_clock` is used for differences only: ages are told by the store's clock; `monotonic` for timeouts.
+    `auto_maintain`: whether a reader that meets many open intents folds some. `activity_window`: for how many seconds
+    an intent speaks for the saves that follow it. `call`: the call that this context is of, where one is counted.
     """
 
     store: ObjectStore
     runner: Runner
     wall_clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = random_id
     jitter: Callable[[], float] = field(default=lambda: secrets.randbelow(1000) / 1000)
     auto_maintain: bool = True
@@ -87,7 +88,8 @@ class Context:
 
     def name(self, key: str) -> str:
         """An object's full name, for messages."""
-        return f"{self.store.url.rstrip('/')}/{key}"
+        url = self.store.url
+        return url + key if url.endswith("/") else f"{url}/{key}"
 
     async def descriptor(self) -> Descriptor:
         """The archive's descriptor; fetched once.

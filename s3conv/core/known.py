@@ -97,10 +97,12 @@ class Edited:
 
     def renew(self, known: Known) -> None:
         """Keep this version in the place of an older one, if there is one."""
-        with self._lock:
-            is_there = self._known.get(known.conversation_id) is not None
-        if is_there:
+        if self.has(known.conversation_id):
             self.put(known)
+
+    def has(self, conversation_id: str) -> bool:
+        """Whether there is a version of it."""
+        return conversation_id in self._known
 
     def _drop(self, conversation_id: str) -> Known | None:
         known = self._known.pop(conversation_id, None)

@@ -111,11 +111,11 @@ def has_time() -> bool:
     return call is None or call.left() > 0
 
 
-def repeated(times: int) -> None:
-    """Count requests that were sent again, below the store that was asked."""
+def repeated() -> None:
+    """Count a request that was sent again, below the store that was asked."""
     call = _current.get()
-    if call is not None and times:
-        call.add(requests=times, retries=times)
+    if call is not None:
+        call.add(requests=1, retries=1)
 
 
 @contextmanager

@@ -218,10 +218,9 @@ class S3Store:
             try:
                 answer = await self._transport.call(operation, {**self._always, **key, **parameters})
             except Exception as error:
-                repeated(_repeats(getattr(error, "response", {})))
                 broken = isinstance(error, BrokenBody) or is_wordless(error)
                 if broken and operation == "get_object" and attempt < _BODY_ATTEMPTS and has_time():
-                    repeated(1)
+                    repeated()
                     continue
                 translated = translate(error, operation, self._where(name or parameters.get("Prefix", self._root)))
                 if translated is None:
@@ -230,7 +229,6 @@ class S3Store:
                     self._bucket_seen = True
                 raise translated from error
             self._bucket_seen = True
-            repeated(_repeats(answer))
             return answer
 
     def _where(self, name: str) -> str:
@@ -284,11 +282,6 @@ def _part(answer: Answer, span: tuple[int, int], where: str) -> bytes:
         f"{where}: asked for bytes {start} to {start + length - 1}, the store answered {status} with {len(body)} bytes "
         f"and the Content-Range {said!r}: it, or a proxy before it, does not keep to HTTP; use another"
     )
-
-
-def _repeats(answer: Answer) -> int:
-    """How often the SDK has sent the request again."""
-    return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
 def _last_modified(answer: Answer) -> float:

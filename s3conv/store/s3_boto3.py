@@ -122,7 +122,7 @@ def _limit(client: Any) -> None:
 
 
 def _read(stream: Any) -> bytes:
-    """The whole body; where the call has a limit, in parts, so that a store which only dribbles is noticed."""
+    """The whole body; where the call has a limit, in parts, so that a slow one is noticed."""
     call = current()
     if call is None or call.seconds is None:
         return bytes(stream.read())

@@ -19,7 +19,7 @@ from zlib import crc32
 from botocore.exceptions import ClientError
 
 from s3conv.errors import InvalidInputError
-from s3conv.store.call import current
+from s3conv.store.call import current, repeated
 
 Parameters = Mapping[str, Any]
 Answer = Mapping[str, Any]
@@ -136,7 +136,7 @@ def teach(client: Any) -> None:
     """
     events = client.meta.events
     events.register_first("needs-retry.s3.PutObject", _end_here, unique_id="s3conv-conditional-put-is-sent-once")
-    events.register_first("needs-retry.s3", _end_in_time, unique_id="s3conv-no-retry-outlasts-its-call")
+    events.register_first("needs-retry.s3", _on_attempt, unique_id="s3conv-no-retry-outlasts-its-call")
     # Last of all handlers of this event, to undo what the SDK's own has done.
     events.register_last("before-parameter-build", _ask_no_checksum, unique_id="s3conv-range-asks-no-checksum")
     events.register_last("before-send.s3.PutObject", _do_not_ask_first, unique_id="s3conv-small-put-does-not-ask-first")
@@ -154,17 +154,20 @@ def _ask_no_checksum(params: dict[str, Any], **_: object) -> None:
         params.pop("ChecksumMode", None)
 
 
-def _end_in_time(
+def _on_attempt(
     attempts: int,
     operation: Any,
     response: tuple[Any, Any] | None = None,
     caught_exception: Exception | None = None,
     **_: object,
 ) -> None:
-    # The SDK is about to wait before it sends a request again, in its legacy mode for up to this long; it does not say
-    # for how long this time.
     call = current() if sending() is not Sending.NOT_OURS else None
-    if call is None or call.left() > min(2.0 ** (attempts - 1), _LONGEST_WAIT):
+    if call is None:
+        return
+    if attempts > 1:
+        repeated()  # this one was
+    # The SDK may be about to wait, up to this long, before it sends the request again; it does not say for how long.
+    if call.left() > min(2.0 ** (attempts - 1), _LONGEST_WAIT):
         return
     if caught_exception is not None:
         raise caught_exception

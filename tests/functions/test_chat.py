@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -372,6 +374,8 @@ def test_an_answer_that_lambda_would_not_pass_on_says_so(chat: Chat) -> None:
 def test_an_error_of_the_store_says_whether_to_try_again_and_nothing_of_the_bucket(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, error: type[Exception], status: int, request_: str
 ) -> None:
+    chat(ALICE, "POST", conversation("c", MESSAGES), says("x"))
+
     def fail(*_: object, **__: object) -> object:
         raise error("s3://secret-bucket/prod is not well")
 
@@ -426,6 +430,28 @@ def test_when_no_time_is_left_nothing_is_begun(chat: Chat, url: str) -> None:
     for method, path in (("POST", conversation("c", MESSAGES)), ("GET", conversation("c")), ("GET", "/conversations")):
         assert chat(ALICE, method, path, says("x") if method == "POST" else None).status == 503
     assert Archive.open(url).count() == 0
+
+
+def test_it_leaves_maintenance_to_the_function_for_it(chat: Chat) -> None:
+    assert chat.module.ARCHIVE._context.auto_maintain is False
+
+
+def test_every_field_parameter_and_status_is_documented(chat: Chat) -> None:
+    import turns
+
+    page = (Path(__file__).parents[2] / "docs" / "serverless-http.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(turns.__file__).parent.glob("*.py"))
+    statuses = {int(status) for status in re.findall(r"(?:Refused|Missing|answer)\(\s*([2-5][0-9]{2})\b", source)}
+    assert {400, 404, 503} < statuses
+    asked = re.findall(r"\.parameters\(\(([^)]+)\)\)", source)
+    parameters = {name for names in asked for name in re.findall(r"\w+", names)}
+    assert parameters == {"branch", "last", "user_id", "cursor", "limit"}
+    missing = [
+        *(f"`{field}`" for field in [*turns._MESSAGE, *turns._TURN] if f"`{field}`" not in page),
+        *(f"?{name}=" for name in sorted(parameters) if f"`?{name}=" not in page),
+        *(str(status) for status in sorted(statuses) if f"| {status}" not in page and f" {status} " not in page),
+    ]
+    assert missing == []
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------

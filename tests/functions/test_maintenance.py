@@ -30,6 +30,19 @@ def test_it_makes_the_archive_that_is_not_there(monkeypatch: pytest.MonkeyPatch)
     assert Chat(fresh("chat"))(ALICE, "POST", conversation("c", "messages"), says("hi")).status == 201
 
 
+def test_two_that_make_the_archive_at_once_get_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"memory://{uuid4().hex}"
+    monkeypatch.setenv("S3CONV_URL", url)
+    function, create = fresh("maintenance"), Archive.create
+
+    def after_another(*given: Any, **options: Any) -> Archive:
+        create(url, partition_by="metadata.owner").close()
+        return create(*given, **options)
+
+    monkeypatch.setattr(Archive, "create", after_another)
+    assert function.handler(SCHEDULED, Invocation())["finished"]
+
+
 def test_it_folds_what_was_announced_and_reports_it(chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         chat(ALICE, "POST", conversation(f"c-{number}", "messages"), says("hi"))

@@ -280,6 +280,8 @@ def test_what_is_stored_under_her_id_for_another_owner_is_not_hers(alices: Chat,
         archive.save(state)
     assert alices(ALICE, "GET", conversation("smuggled")).status == 404
     assert alices(ALICE, "POST", conversation("smuggled", "messages"), says("x")).status == 404
+    assert alices(ALICE, "DELETE", conversation("smuggled")).status == 404
+    assert archive.load(alice.stored_id("smuggled")) is not None
     listed = alices(ALICE, "GET", "/conversations").body["conversations"]
     assert [item["conversation_id"] for item in listed] == [NAME]
     assert alices(BOB, "GET", "/conversations").body["conversations"] == []

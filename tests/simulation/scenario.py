@@ -345,6 +345,7 @@ async def _save(me: Actor, conversation_id: str, message: str, how: str, warm: d
 
 async def _edit(me: Actor, conversation_id: str, message: str) -> None:
     user = me.world.rng.choice(USERS)
+    me.world.counts["edit of what was kept"] += me.context.kept.edited.has(conversation_id)
     state = await editing.begin(me.context, conversation_id, lambda: start(conversation_id, user), fresh=False)
     call = Call(me.client.name, conversation_id, "merge", message, _change(me, state, message))
     await _told(me, call, editing.finish(me.context, state))
