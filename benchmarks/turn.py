@@ -53,9 +53,11 @@ MAKE_CLIENT = (
 )
 SCRIPT = str(Path(__file__).with_name("turn_systems.py"))
 
+PRICES = {"PUT": 5.0, "LIST": 5.0, "GET": 0.4, "HEAD": 0.4, "DELETE": 0.0, "POST": 0.0}
+"""US dollars for a million requests: S3 Standard, us-east-1 (https://aws.amazon.com/s3/pricing/, looked up in 2026).
 
-PRICES = {"PUT": 5.0, "LIST": 5.0, "GET": 0.4, "HEAD": 0.4, "DELETE": 0.0}
-"""US dollars for a million requests: S3 Standard, us-east-1, November 2026. A POST is a delete of many: free, too."""
+A POST is a delete of many.
+"""
 
 
 class Cost(NamedTuple):
@@ -73,7 +75,7 @@ class Cost(NamedTuple):
 def cost_of(requests: Sequence[Request], milliseconds: float) -> Cost:
     """What requests come to."""
     up, down = sum(one.up for one in requests), sum(one.down for one in requests)
-    dollars = sum(PRICES.get(one.method, 0.0) for one in requests)
+    dollars = sum(PRICES[one.method] for one in requests)
     return Cost(len(requests), series_of(requests), up, down, milliseconds, dollars)
 
 
