@@ -4,6 +4,7 @@
 VENV := .venv
 VENV_NOAIO := .venv-noaio
 VENV_MINISTACK := .venv-ministack
+VENV_PEERS := .venv-peers
 MINISTACK := ministack>=1.5
 VENV_LAMBDA := .venv-lambda
 # The client that Lambda's own Python runtimes have, and the oldest boto3 that the functions take.
@@ -19,7 +20,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help demo lambda test test-noaio test-ceph simulate lint format bench constraints clean
+.PHONY: help demo lambda test test-noaio test-ceph simulate lint format bench bench-peers constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -33,6 +34,7 @@ help:
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff format and mend the code'
 	@echo 'make bench       the benchmarks'
+	@echo 'make bench-peers one turn of a chat, beside what others keep in S3 for it'
 	@echo 'make constraints write the files of exact versions anew'
 	@echo 'make clean       remove environments, caches and builds'
 
@@ -68,6 +70,10 @@ bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python benchmarks/import_time.py
 	$(VENV)/bin/python benchmarks/index_scale.py
 	$(VENV)/bin/python benchmarks/export.py
+	$(VENV)/bin/python benchmarks/turn.py
+
+bench-peers: $(VENV_PEERS)/.installed
+	$(VENV_PEERS)/bin/python benchmarks/turn.py
 
 # aioboto3 pins an older boto3: with [aio] the tests run on that one, without it on the newest.
 constraints:
@@ -75,14 +81,16 @@ constraints:
 	.ci/freeze '.[cli,dev]' constraints-noaio.txt
 	.ci/freeze '$(MINISTACK)' constraints-ministack.txt
 	.ci/freeze '$(LAMBDA)' constraints-lambda.txt
+	.ci/freeze '.[peers]' constraints-peers.txt
 
 clean:
-	rm -rf $(VENV) $(VENV_NOAIO) $(VENV_MINISTACK) $(VENV_LAMBDA) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_NOAIO) $(VENV_MINISTACK) $(VENV_LAMBDA) $(VENV_PEERS)
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environments. A stamp is newer than the files that it was installed from, or it is made again.
 
-$(VENV)/bin/python $(VENV_NOAIO)/bin/python $(VENV_MINISTACK)/bin/python $(VENV_LAMBDA)/bin/python:
+$(VENV)/bin/python $(VENV_NOAIO)/bin/python $(VENV_MINISTACK)/bin/python $(VENV_LAMBDA)/bin/python $(VENV_PEERS)/bin/python:
 	@python=$$(.ci/find-python) && venv=$(@D) && "$$python" -m venv --clear "$${venv%/bin}"
 
 $(VENV)/.installed-cli: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -100,6 +108,11 @@ $(VENV_NOAIO)/.installed-dev: pyproject.toml constraints-noaio.txt | $(VENV_NOAI
 # The S3 server of the tests. It pins botocore, hence an environment of its own.
 $(VENV_MINISTACK)/.installed: constraints-ministack.txt | $(VENV_MINISTACK)/bin/python
 	@echo 'Installing MiniStack into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-ministack.txt '$(MINISTACK)'
+	@touch $@
+
+# What s3conv is measured beside, and s3conv itself: all on the same Python and the same boto3.
+$(VENV_PEERS)/.installed: pyproject.toml constraints-peers.txt | $(VENV_PEERS)/bin/python
+	@echo 'Installing s3conv and its peers into $(@D)' && $(@D)/bin/python -m pip install -q -c constraints-peers.txt -e '.[peers]'
 	@touch $@
 
 # Where the functions run in tests as in Lambda: the runtime's client and boto3, without s3conv.
