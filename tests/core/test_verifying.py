@@ -65,7 +65,7 @@ def body(store: ScriptedStore, key: str) -> bytes:
 
 def told(verified: Verified) -> set[tuple[str, str]]:
     """Each difference as its kind, and what it is about: the conversation, or the object's key."""
-    return {(one.kind, one.conversation_id or one.object.removeprefix("memory:/")) for one in verified.differences}
+    return {(one.kind, one.conversation_id or one.object.removeprefix("memory://")) for one in verified.differences}
 
 
 def rewritten(store: ScriptedStore, **fields: Any) -> None:
