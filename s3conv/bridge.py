@@ -45,7 +45,10 @@ def run_sync(coro: Coroutine[Any, Any, R]) -> R:
         return result
     finally:
         coro.close()
-    raise RuntimeError("a coroutine suspended under the synchronous API: its store is asynchronous")
+    raise RuntimeError(_SUSPENDED)
+
+
+_SUSPENDED = "a coroutine suspended under the synchronous API: its store is asynchronous"
 
 
 def iter_sync(stream: AsyncGenerator[R, None]) -> Iterator[R]:
@@ -53,9 +56,13 @@ def iter_sync(stream: AsyncGenerator[R, None]) -> Iterator[R]:
     try:
         while True:
             try:
-                item = run_sync(anext(stream))
+                anext(stream).send(None)  # as `run_sync` does, less the closing of what has ended
+            except StopIteration as done:
+                item: R = done.value
             except StopAsyncIteration:
                 return
+            else:
+                raise RuntimeError(_SUSPENDED)
             yield item
     finally:
         run_sync(stream.aclose())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from s3conv.archive import Archive
-from s3conv.core.exporting import lasting_hash
+from s3conv.core.exporting import DIGEST
 from s3conv.errors import InvalidInputError
 from s3conv.exchange.chats import Branches
 from s3conv.exchange.checkpoint import (
@@ -33,6 +33,7 @@ from s3conv.exchange.writing import Format, LineWriter, Reader, Writer, format_n
 from s3conv.format.document import Document
 from s3conv.format.entry import index_time
 from s3conv.format.filters import Where, list_hash, parse_order, parse_where
+from s3conv.format.keys import digest_of
 from s3conv.model.message import utcnow
 
 CHECKPOINT_EVERY = 10.0
@@ -100,12 +101,14 @@ def export_stream(
         raise InvalidInputError(f"{form.name} cannot be a stream: expected a file or a folder to write to")
     writer = LineWriter(out, form.render, reader)
     done = Exported(files=1, left_out=reader.left_out)
+    size = conversations = rows = 0
     for document in archive.export(job.where):
-        before = writer.size
-        done.rows += writer.add(document)
-        done.conversations += 1
-        progress(1, writer.size - before)
+        rows += writer.add(document)
+        conversations += 1
+        progress(1, writer.size - size)
+        size = writer.size
     writer.finish()
+    done.conversations, done.rows = conversations, rows
     done.bytes, done.redacted = writer.size, redaction.found
     return done
 
@@ -178,7 +181,7 @@ class _Run:
         before = writer.size + writer.beside
         self.rows += writer.add(document)
         self.conversations += 1
-        self.checkpoint.fresh.append(lasting_hash(document.conversation_id))
+        self.checkpoint.fresh += digest_of(document.conversation_id)[:DIGEST]
         self.reached = self.conversations, self.rows, writer.size
         self.progress(1, writer.size + writer.beside - before)
         if self.saves_midway:
@@ -212,7 +215,7 @@ class _Run:
             return
         conversations, rows, size = self.reached
         self.output.flush(self.file)
-        del self.checkpoint.fresh[conversations - self.saved_at :]  # an interruption may come anywhere
+        del self.checkpoint.fresh[(conversations - self.saved_at) * DIGEST :]  # an interruption may come anywhere
         self.checkpoint.begun = Begun(conversations=conversations, rows=rows, bytes=size)
         self.checkpoint.save()
         self.saved, self.saved_at = time.monotonic(), conversations
@@ -317,7 +320,7 @@ def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
         "branches": branches,
         "where": [f"{one.field} {one.op} {one.operand}" for one in conditions.conditions],
         "where_hash": list_hash(conditions, parse_order("created_at")),
-        "redact": [f"{lasting_hash(pattern):016x}" for pattern in job.redact],
+        "redact": [digest_of(pattern).hex()[:16] for pattern in job.redact],
         "shards": job.shards,
         "shard_size": job.shard_size,
     }

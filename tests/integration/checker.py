@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import msgspec
+
 from s3conv import Archive
 from s3conv.bridge import run_sync
 from s3conv.core import maintaining
@@ -48,7 +50,7 @@ class Later:
         self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
     ) -> StoredObject | None:
         found = await self.inner.get(key, if_none_match=if_none_match, span=span)
-        return found and replace(found, date=found.date + self.seconds)
+        return found and msgspec.structs.replace(found, date=found.date + self.seconds)
 
     async def head(self, key: str) -> ObjectHead | None:
         return await self.inner.head(key)
