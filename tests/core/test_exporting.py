@@ -351,3 +351,13 @@ def test_ids_are_told_apart_by_16_bytes(monkeypatch: pytest.MonkeyPatch) -> None
     seen = SeenIds()
     seen.add(digests["a"])
     assert [one for one in "abc" if one in seen] == ["a"]
+
+
+def test_the_end_of_one_id_and_the_beginning_of_the_next_are_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {"a": b"xxxx" + b"y" * 12, "b": b"xxxx" + b"z" * 12, "over": b"xxxy" + b"y" * 11 + b"x"}
+    monkeypatch.setattr(exporting, "digest_of", lambda one: digests[one])
+    seen = SeenIds()
+    seen.add(digests["a"])
+    seen.add(digests["b"])
+    assert (digests["a"] + digests["b"]).find(digests["over"]) == 1
+    assert [one for one in digests if one in seen] == ["a", "b"]
