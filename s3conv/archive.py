@@ -17,6 +17,7 @@ from s3conv.core import creation, editing, exporting, listing, loading, maintain
 from s3conv.core import stats as statistics
 from s3conv.core.comparing import Verified
 from s3conv.core.context import Context
+from s3conv.core.exporting import OnDamaged
 from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
 from s3conv.core.maintaining import Maintained
@@ -238,7 +239,13 @@ class Archive(_Opened):
         """All entries that meet all conditions; see `list`."""
         return iter_sync(listing.iterate(self._context, self._cache, where, order, consistency))
 
-    def export(self, where: Where | None = None, *, skip: Container[str] = ()) -> Iterator[Document]:
+    def export(
+        self,
+        where: Where | None = None,
+        *,
+        skip: Container[str] = (),
+        on_damaged: OnDamaged | None = None,
+    ) -> Iterator[Document]:
         """The documents of all conversations that meet all conditions, many fetched at a time.
 
         Each has its `conversation_id`, its `line` (one line of s3conv's JSON lines) and its `state()`. They come by
@@ -250,12 +257,15 @@ class Archive(_Opened):
         Args:
             where: conditions; see `list`.
             skip: ids of conversations to leave out, such as those that an interrupted export has given already.
+            on_damaged: is called with the id of each conversation whose document is damaged, missing though the index
+                has it, or of a newer version, and with the error; the export then goes on without it.
 
         Raises:
-            CorruptError: a document is damaged, or missing though the index has it. Go on with `skip`.
+            CorruptError: a document is damaged or missing, and there is no `on_damaged`.
+            SchemaVersionError, UnsupportedFormatError: one was written by a newer s3conv, and there is none.
             IndexDamagedError: an object of the index is missing or unreadable.
         """
-        return iter_sync(exporting.export(self._context, self._cache, where, skip))
+        return iter_sync(exporting.export(self._context, self._cache, where, skip, on_damaged))
 
     def maintain(self) -> Maintained:
         """Keep the index in order: fold open intents into segments, merge full runs, delete what no longer counts.
@@ -402,9 +412,15 @@ class AsyncArchive(_Opened):
         """As `Archive.iterate`, for `async for`."""
         return listing.iterate(self._context, self._cache, where, order, consistency)
 
-    def export(self, where: Where | None = None, *, skip: Container[str] = ()) -> AsyncGenerator[Document, None]:
+    def export(
+        self,
+        where: Where | None = None,
+        *,
+        skip: Container[str] = (),
+        on_damaged: OnDamaged | None = None,
+    ) -> AsyncGenerator[Document, None]:
         """As `Archive.export`, for `async for`."""
-        return exporting.export(self._context, self._cache, where, skip)
+        return exporting.export(self._context, self._cache, where, skip, on_damaged)
 
     async def maintain(self) -> Maintained:
         """As `Archive.maintain`."""

@@ -13,7 +13,7 @@ place before it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Container
+from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from s3conv.core.loading import state_of
 from s3conv.core.log import OvertakenError, entry_of_document
 from s3conv.core.merging import Rows, merged
 from s3conv.core.segments import IndexCache, check_overtaken, fences_of, pieces_of, texts_of
-from s3conv.errors import CorruptError, UnavailableError
+from s3conv.errors import CorruptError, SchemaVersionError, StorageError, UnavailableError, UnsupportedFormatError
 from s3conv.format.document import Document, decode_document
 from s3conv.format.entry import SortKey, sort_key
 from s3conv.format.filters import Filter, Where, parse_where
@@ -50,8 +50,19 @@ _FRESH = 1 << 20
 _LOG_ROWS = 1000
 
 
+DAMAGE = (CorruptError, SchemaVersionError, UnsupportedFormatError)
+"""What is wrong with one document, whatever is right with the others."""
+
+OnDamaged = Callable[[str, StorageError], None]
+"""Is told the id of a conversation that cannot be exported, and why."""
+
+
 async def export(
-    context: Context, cache: IndexCache, where: Where | None, skip: Container[str] = ()
+    context: Context,
+    cache: IndexCache,
+    where: Where | None,
+    skip: Container[str] = (),
+    on_damaged: OnDamaged | None = None,
 ) -> AsyncGenerator[Document, None]:
     """See `Archive.export`."""
     conditions = parse_where(where)
@@ -61,30 +72,35 @@ async def export(
     idle: list[zstandard.ZstdDecompressor] = []
     root = context.name("")
 
-    async def fetch(candidate: _Candidate) -> tuple[bytes, Document | None]:
+    async def fetch(candidate: _Candidate) -> tuple[bytes, Document | _Damaged | None]:
         conversation_id = candidate.conversation_id
         digest = digest_of(conversation_id)
         key = document_key(conversation_id, digest)
         found = await context.store.get(key)
-        if found is None:
-            if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
-                raise CorruptError(
-                    f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
-                    f"{candidate.revision}: restore it, or delete the conversation"
-                )
-            return digest, None  # announced by a writer that went no further
         try:
-            decompressor = idle.pop()
-        except IndexError:  # asking first would race another thread
-            decompressor = zstandard.ZstdDecompressor()
-        document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
-        idle.append(decompressor)
-        wanted = not document.deleted and (
-            not conditions.conditions
-            or (candidate.certain and document.stamp.revision == candidate.revision)
-            or await _matches(context, conditions, document, archive.partition_by)
-        )
-        return digest, document if wanted else None
+            if found is None:
+                if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
+                    raise CorruptError(
+                        f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
+                        f"{candidate.revision}: restore it, or delete the conversation"
+                    )
+                return digest, None  # announced by a writer that went no further
+            try:
+                decompressor = idle.pop()
+            except IndexError:  # asking first would race another thread
+                decompressor = zstandard.ZstdDecompressor()
+            document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
+            idle.append(decompressor)
+            wanted = not document.deleted and (
+                not conditions.conditions
+                or (candidate.certain and document.stamp.revision == candidate.revision)
+                or await _matches(context, conditions, document, archive.partition_by)
+            )
+            return digest, document if wanted else None
+        except DAMAGE as error:
+            if on_damaged is None:
+                raise
+            return digest, _Damaged(conversation_id, error)
 
     overtaken, progress = 0, 0
     while True:
@@ -94,7 +110,10 @@ async def export(
             async with aclosing(ordered_map(context.runner, fetch, candidates, context.store.fan_out)) as fetched:
                 async for digest, document in fetched:
                     given.add(digest)
-                    if document is not None:
+                    if isinstance(document, _Damaged):
+                        if on_damaged is not None:
+                            on_damaged(document.conversation_id, document.error)
+                    elif document is not None:
                         yield document
             return
         except OvertakenError as gone:
@@ -118,6 +137,13 @@ async def _matches(context: Context, conditions: Filter, document: Document, par
         metadata = state_of(context, document).metadata
         entry = msgspec.structs.replace(entry, metadata=metadata, metadata_truncated=False)
     return conditions.matches(entry) is True
+
+
+class _Damaged(NamedTuple):
+    """A conversation that cannot be exported."""
+
+    conversation_id: str
+    error: StorageError
 
 
 class _Candidate(NamedTuple):

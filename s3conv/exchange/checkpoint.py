@@ -38,6 +38,13 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class Damaged(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation that is not in an export, because it could not be read, and why."""
+
+    conversation_id: str
+    reason: str
+
+
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """How far the file has come that is being written."""
 
@@ -58,7 +65,10 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished export consists of. `settings` has the archive, the format and the filter."""
+    """What a finished export consists of. `settings` has the archive, the format and the filter.
+
+    `damaged`: what meets the filter, as far as can be told, and is not there.
+    """
 
     format: int
     kind: str
@@ -70,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     bytes: int
     shards: list[Shard]
+    damaged: list[Damaged] = []
 
 
 @dataclass(slots=True)
@@ -213,6 +224,8 @@ def check_export(output: Output) -> Checked:
     for name, found in sums.items():
         if getattr(manifest, name) != found:
             problems.append(f"{MANIFEST}: says {getattr(manifest, name):,} {name}, its shards have {found:,}")
+    for one in manifest.damaged:
+        problems.append(f"conversation {one.conversation_id!r} is not in it, as it could not be read: {one.reason}")
     return Checked(manifest.conversations, manifest.rows, len(manifest.shards), problems)
 
 

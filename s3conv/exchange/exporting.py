@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from s3conv.archive import Archive
-from s3conv.core.exporting import DIGEST
-from s3conv.errors import InvalidInputError
+from s3conv.core.exporting import DAMAGE, DIGEST, OnDamaged
+from s3conv.errors import InvalidInputError, StorageError
 from s3conv.exchange.chats import Branches
 from s3conv.exchange.checkpoint import (
     MANIFEST,
     Begun,
     Checkpoint,
+    Damaged,
     Manifest,
     Shard,
     digest,
@@ -79,6 +80,8 @@ class Exported:
     continued: int = 0
     """How many of the conversations were there already when this run began."""
     left_out: LeftOut = field(default_factory=LeftOut)
+    damaged: list[Damaged] = field(default_factory=list)
+    """What could not be read, and is not there."""
 
 
 def export_stream(
@@ -87,8 +90,11 @@ def export_stream(
     job: Job,
     redaction: Redaction | None = None,
     progress: Progress = lambda conversations, size: None,
+    on_damaged: OnDamaged | None = None,
 ) -> Exported:
     """Write everything to one open file, which is left open; nothing is kept to go on from.
+
+    Args: as of `export_files`.
 
     Raises:
         InvalidInputError: the job cannot be done so.
@@ -101,9 +107,16 @@ def export_stream(
         raise InvalidInputError(f"{form.name} cannot be a stream: expected a file or a folder to write to")
     writer = LineWriter(out, form.render, reader)
     done = Exported(files=1, left_out=reader.left_out)
+    tell = _teller(done, progress, on_damaged)
     size = conversations = rows = 0
-    for document in archive.export(job.where):
-        rows += writer.add(document)
+    for document in archive.export(job.where, on_damaged=tell):
+        try:
+            rows += writer.add(document)
+        except DAMAGE as error:
+            if tell is None:
+                raise
+            tell(document.conversation_id, error)
+            continue
         conversations += 1
         progress(1, writer.size - size)
         size = writer.size
@@ -120,6 +133,7 @@ def export_files(
     name: str | None = None,
     redaction: Redaction | None = None,
     progress: Progress = lambda conversations, size: None,
+    on_damaged: OnDamaged | None = None,
 ) -> Exported:
     """Write files, and go on where an export with the same job was interrupted.
 
@@ -130,19 +144,37 @@ def export_files(
         name: of the one file to write; without it, shards and a manifest are, or the pages of a format that has pages.
         redaction: of `job.redact`, to watch over; made if not given.
         progress: see `Progress`.
+        on_damaged: is told of each conversation that cannot be read, as in `Archive.export`, and the export goes on
+            without it; its manifest says so. Without, the first one ends the export.
 
     Raises:
         InvalidInputError: the job cannot be done so, or there is something else where the shards should go.
         StorageError: as for `Archive.export`. Export again to go on.
     """
     run = _begin(archive, output, job, name, redaction, progress)
+    run.tell = _teller(run.done, progress, on_damaged)
+    # What was damaged is in no checkpoint, and so tried again when an export is gone on with.
+    skip = run.checkpoint.seen if run.checkpoint.exists else ()
     try:
-        for document in archive.export(job.where, skip=run.checkpoint.seen if run.checkpoint.exists else ()):
+        for document in archive.export(job.where, skip=skip, on_damaged=run.tell):
             run.take(document)
         return run.finish()
     except BaseException:
         run.abandon()
         raise
+
+
+def _teller(done: Exported, progress: Progress, on_damaged: OnDamaged | None) -> OnDamaged | None:
+    """What is told of a conversation that cannot be read; None if that ends the export."""
+    if on_damaged is None:
+        return None
+
+    def tell(conversation_id: str, error: StorageError) -> None:
+        done.damaged.append(Damaged(conversation_id=conversation_id, reason=str(error)))
+        on_damaged(conversation_id, error)
+        progress(1, 0)
+
+    return tell
 
 
 @dataclass(slots=True)
@@ -159,6 +191,7 @@ class _Run:
     shard_size: int | None
     progress: Progress
     done: Exported
+    tell: OnDamaged | None = None
     file: IO[bytes] | None = None
     writer: Writer | None = None
     conversations: int = 0
@@ -179,7 +212,13 @@ class _Run:
         """Write a conversation."""
         writer = self.writer or self.begin()
         before = writer.size + writer.beside
-        self.rows += writer.add(document)
+        try:
+            self.rows += writer.add(document)
+        except DAMAGE as error:
+            if self.tell is None:
+                raise
+            self.tell(document.conversation_id, error)
+            return
         self.conversations += 1
         self.checkpoint.fresh += digest_of(document.conversation_id)[:DIGEST]
         self.reached = self.conversations, self.rows, writer.size
@@ -345,4 +384,5 @@ def _manifest(checkpoint: Checkpoint, done: Exported) -> Manifest:
         rows=done.rows,
         bytes=done.bytes,
         shards=checkpoint.shards,
+        damaged=done.damaged,
     )
