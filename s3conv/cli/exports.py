@@ -194,8 +194,10 @@ def say_exported(done: Exported, place: str, seconds: float, as_json: bool) -> N
         return
     if done.continued:
         note(f"went on from an export that was interrupted after {_counted(done.continued, 'conversation')}")
+    if done.left_out:
+        note("left out, as the format has no place for them:")
     for what, number in sorted(done.left_out.items()):
-        note(f"left out, as the format has no place for it: {number:,} {what}")
+        note(f"  {what}: {number:,}")
     if done.redacted:
         note(f"redacted {_counted(done.redacted, 'match', 'es')}")
     if done.damaged:

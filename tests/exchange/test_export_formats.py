@@ -182,6 +182,20 @@ def test_openai_leaves_out_what_it_has_no_part_for_and_counts_it() -> None:
     assert left_out == {"parts of type thoughts": 2, "parts of type int": 1, "messages without content": 1}
 
 
+def test_texts_as_llama_factory_writes_them_are_texts() -> None:
+    state = ConversationState.start("c")
+    state.add_message("user", [{"type": "text", "value": "Why?"}])
+    state.add_message("assistant", [{"type": "reasoning", "value": "hm"}, {"type": "text", "value": "So."}])
+    (row,), left_out = rows("openai", state)
+    assert [message["content"] for message in row["messages"]] == [
+        [{"type": "text", "text": "Why?"}],
+        [{"type": "text", "text": "So."}],
+    ]
+    (row,), _ = rows("sharegpt", state)
+    assert texts(row) == ["Why?", "So."]
+    assert left_out == {"parts of type reasoning": 1}
+
+
 def test_sharegpt_has_calls_results_and_tools() -> None:
     (row,), left_out = rows("sharegpt", calling())
     assert row["id"] == "c"

@@ -46,8 +46,7 @@ def said(state: ConversationState) -> list[dict[str, Any]]:
     for message in state.get_current_messages():
         fields = message.to_dict()
         if isinstance(fields.get("content"), list):
-            parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in fields["content"]]
-            fields["content"] = [part for part in parts if _has_place(part)] or None
+            fields["content"] = [part for one in fields["content"] if (part := _placed(one)) is not None] or None
         if fields.get("content") is None and not fields.get("tool_calls") and not fields.get("function_call"):
             continue
         names = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id")
@@ -55,8 +54,13 @@ def said(state: ConversationState) -> list[dict[str, Any]]:
     return messages
 
 
-def _has_place(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in ("text", "image_url", "input_audio", "file", "refusal")
+def _placed(part: Any) -> Any:
+    """A part as OpenAI has it; None where it has no such part."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, dict) or part.get("type") not in ("text", "image_url", "input_audio", "file", "refusal"):
+        return None
+    return {"type": "text", "text": part["value"]} if set(part) == {"type", "value"} else part
 
 
 def texts(state: ConversationState) -> list[str]:
@@ -64,7 +68,10 @@ def texts(state: ConversationState) -> list[str]:
     found = []
     for message in state.get_current_messages():
         parts = message.content if isinstance(message.content, list) else [message.content]
-        ours = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else part for part in parts]
+        ours = [
+            part.get("text", part.get("value")) if isinstance(part, dict) and part.get("type") == "text" else part
+            for part in parts
+        ]
         text = "\n".join(part for part in ours if isinstance(part, str))
         if text:
             found.append(text)
