@@ -34,9 +34,10 @@ from s3conv.format.filters import Filter, Where, parse_where
 from s3conv.format.keys import SEGMENTS, digest_of, document_key
 from s3conv.format.manifest import RUNS, RunName
 from s3conv.format.rows import Row, decode_row
+from s3conv.store.base import StoredObject
 
-STREAMED = 128 * 1024
-"""Most stored bytes of a run that are fetched as one range: some 5,000 rows, which take longer to fetch than these."""
+STREAMED = 64 * 1024
+"""Most stored bytes of a run that are fetched as one range: some 800 rows, which take longer to fetch than these."""
 
 STREAMS = 4
 """Most such ranges of each run that are in memory."""
@@ -68,39 +69,31 @@ async def export(
     conditions = parse_where(where)
     archive = await context.descriptor()
     given = SeenIds()
-    # A zstd context belongs to one thread at a time; making one takes longer than unpacking a chat.
-    idle: list[zstandard.ZstdDecompressor] = []
     root = context.name("")
+    # One for all of them, as they are unpacked here: a context for each request in flight would be megabytes.
+    decompressor = zstandard.ZstdDecompressor()
 
-    async def fetch(candidate: _Candidate) -> tuple[bytes, Document | _Damaged | None]:
+    async def fetch(candidate: _Candidate) -> tuple[_Candidate, bytes, str, StoredObject | None]:
+        digest = digest_of(candidate.conversation_id)
+        key = document_key(candidate.conversation_id, digest)
+        return candidate, digest, key, await context.store.get(key)
+
+    async def read(candidate: _Candidate, key: str, found: StoredObject | None) -> Document | None:
         conversation_id = candidate.conversation_id
-        digest = digest_of(conversation_id)
-        key = document_key(conversation_id, digest)
-        found = await context.store.get(key)
-        try:
-            if found is None:
-                if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
-                    raise CorruptError(
-                        f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
-                        f"{candidate.revision}: restore it, or delete the conversation"
-                    )
-                return digest, None  # announced by a writer that went no further
-            try:
-                decompressor = idle.pop()
-            except IndexError:  # asking first would race another thread
-                decompressor = zstandard.ZstdDecompressor()
-            document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
-            idle.append(decompressor)
-            wanted = not document.deleted and (
-                not conditions.conditions
-                or (candidate.certain and document.stamp.revision == candidate.revision)
-                or await _matches(context, conditions, document, archive.partition_by)
-            )
-            return digest, document if wanted else None
-        except DAMAGE as error:
-            if on_damaged is None:
-                raise
-            return digest, _Damaged(conversation_id, error)
+        if found is None:
+            if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
+                raise CorruptError(
+                    f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
+                    f"{candidate.revision}: restore it, or delete the conversation"
+                )
+            return None  # announced by a writer that went no further
+        document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
+        wanted = not document.deleted and (
+            not conditions.conditions
+            or (candidate.certain and document.stamp.revision == candidate.revision)
+            or await _matches(context, conditions, document, archive.partition_by)
+        )
+        return document if wanted else None
 
     overtaken, progress = 0, 0
     while True:
@@ -108,12 +101,16 @@ async def export(
         candidates = _candidates(view, conditions, skip, given if overtaken else ())
         try:
             async with aclosing(ordered_map(context.runner, fetch, candidates, context.store.fan_out)) as fetched:
-                async for digest, document in fetched:
+                async for candidate, digest, key, found in fetched:
                     given.add(digest)
-                    if isinstance(document, _Damaged):
-                        if on_damaged is not None:
-                            on_damaged(document.conversation_id, document.error)
-                    elif document is not None:
+                    try:
+                        document = await read(candidate, key, found)
+                    except DAMAGE as error:
+                        if on_damaged is None:
+                            raise
+                        on_damaged(candidate.conversation_id, error)
+                        continue
+                    if document is not None:
                         yield document
             return
         except OvertakenError as gone:
@@ -137,13 +134,6 @@ async def _matches(context: Context, conditions: Filter, document: Document, par
         metadata = state_of(context, document).metadata
         entry = msgspec.structs.replace(entry, metadata=metadata, metadata_truncated=False)
     return conditions.matches(entry) is True
-
-
-class _Damaged(NamedTuple):
-    """A conversation that cannot be exported."""
-
-    conversation_id: str
-    error: StorageError
 
 
 class _Candidate(NamedTuple):
