@@ -90,6 +90,11 @@ voice wall warranty water website wedding weekend widget window wine winter word
 _TAGS, _VERBS, _WORDS = _TAGS_TEXT.split(), _VERBS_TEXT.split(), _WORDS_TEXT.split()
 
 
+def prose(draw: random.Random, characters: int) -> str:
+    """Words in no order, as many characters of them as wanted."""
+    return " ".join(draw.choice(_WORDS) for _ in range(characters))[:characters]
+
+
 @dataclass
 class Facts:
     """What is known of an archive that was built: what searches must find, and what the open log will hold.

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import hashlib
 import re
-import subprocess
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -21,6 +20,10 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import child
 
 _RANGE = re.compile(rb"\r\nRange: bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
 _DATE = formatdate(usegmt=True)
@@ -107,14 +110,8 @@ async def serve(bucket: str, folder: Path) -> None:
 @contextmanager
 def fast_s3(bucket: str, folder: Path) -> Iterator[str]:
     """Run a server in a process of its own; gives its URL."""
-    command = [sys.executable, __file__, str(folder), "--bucket", bucket]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
+    with child(__file__, str(folder), "--bucket", bucket) as server:
+        yield server.read()
 
 
 def main() -> None:

@@ -197,7 +197,7 @@ class Place:
 @contextmanager
 def s3_client(folder: Path) -> Iterator[object]:
     """A boto3 client of a slow server that serves a copy of a folder as the bucket `chats`."""
-    with slow_s3("chats", folder, DELAY) as url, closing(new_client(url)) as client:
+    with slow_s3("chats", folder, DELAY) as server, closing(new_client(server.url)) as client:
         yield client
 
 
@@ -385,8 +385,8 @@ def measure_maintenance(folder: Path, size: int, s3: bool) -> Maintenance:
         if s3:
             with s3_client(folding) as client:
                 seconds, requests = measure_fold(open_store("s3://chats", client=client))
-            with slow_s3("chats", merging, DELAY) as endpoint:
-                merged = in_fresh_process(__file__, "--merge", "s3://chats", "--endpoint", endpoint)
+            with slow_s3("chats", merging, DELAY) as server:
+                merged = in_fresh_process(__file__, "--merge", "s3://chats", "--endpoint", server.url)
         else:
             seconds, requests = measure_fold(open_store(folding.as_uri()))
             merged = in_fresh_process(__file__, "--merge", merging.as_uri())

@@ -2,8 +2,8 @@
 
 It holds everything in memory and forgets it at the end. What it can do is what s3conv asks for: GET with a range or a
 condition, HEAD, PUT with a condition, DELETE of one key or of many, and lists (version 2); it checks no signature. It
-waits before it answers, many requests at once, each for as long as it is told. Never evidence of atomicity: the tests
-run on servers that are (tests/store).
+waits before it answers, many requests at once, each for as long as it is told, and writes down each request. Never
+evidence of atomicity: the tests run on servers that are (tests/store).
 
 Run by itself it serves a directory, for as long as its standard input stays open.
 """
@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import re
-import subprocess
 import sys
 import time
 from bisect import bisect_left, bisect_right, insort
@@ -31,11 +30,27 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree.ElementTree import fromstring
 from xml.sax.saxutils import escape
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import Child, child
+
 METADATA = ".metadata.json"
 """A file beside the objects of a directory, with the user metadata of those that have any, by key."""
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _META = "x-amz-meta-"
+
+
+class Request(NamedTuple):
+    """One request as the server saw it. Times are seconds of its clock, sizes those of the bodies."""
+
+    began: float
+    answered: float
+    method: str
+    """That of HTTP, or LIST."""
+    path: str
+    up: int
+    down: int
 
 
 class Stored(NamedTuple):
@@ -93,12 +108,15 @@ class _Refused(Exception):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: Objects
+    requests: list[Request]
     delay = 0.0
     disable_nagle_algorithm = True
     wbufsize = -1  # one write for headers and body
 
     def answer(self) -> None:
+        self.began = time.perf_counter()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.received = len(body)
         time.sleep(self.delay)
         url = urlsplit(self.path)
         query = parse_qs(url.query, keep_blank_values=True)
@@ -118,6 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._get(key)
         except _Refused as refused:
             self._send(refused.status, f"<Error><Code>{refused}</Code><Message>so it is</Message></Error>".encode())
+
+    def handle_expect_100(self) -> bool:
+        """Say "go on" at once: boto3 waits a second for it before it sends a body."""
+        said = super().handle_expect_100()
+        self.wfile.flush()
+        return said
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer
 
@@ -192,8 +216,12 @@ class _Handler(BaseHTTPRequestHandler):
         if body is not None and status != 204:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if body and self.command != "HEAD":
-            self.wfile.write(body)
+        answer = body if body and self.command != "HEAD" else b""
+        # Noted before it is sent: what a client asks next has to begin later than this ended.
+        method = "LIST" if "list-type=" in self.path else self.command
+        path = unquote(urlsplit(self.path).path)
+        self.requests.append(Request(self.began, time.perf_counter(), method, path, self.received, len(answer)))
+        self.wfile.write(answer)
         self.wfile.flush()
 
     def log_message(self, *_: Any) -> None:
@@ -206,28 +234,40 @@ class _Server(ThreadingHTTPServer):
 
 
 def serve(bucket: str, folder: Path, seconds: float) -> None:
-    """Serve a copy of a directory as a bucket, until standard input ends; print the URL first."""
+    """Serve a copy of a directory as a bucket, and any other bucket, empty, until standard input ends.
+
+    Prints the URL first, and for each line of standard input the requests since the line before, as JSON.
+    """
     objects = Objects()
     objects.load(bucket, folder)
-    handler = type("Handler", (_Handler,), {"objects": objects, "delay": seconds})
+    requests: list[Request] = []
+    handler = type("Handler", (_Handler,), {"objects": objects, "requests": requests, "delay": seconds})
     with _Server(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
-        sys.stdin.read()
+        for _ in sys.stdin:
+            print(json.dumps(requests), flush=True)
+            requests.clear()
         server.shutdown()
 
 
+class SlowS3:
+    """A running server."""
+
+    def __init__(self, process: Child) -> None:
+        self._process = process
+        self.url = process.read()
+
+    def requests(self) -> list[Request]:
+        """The requests since the last time that this was asked, while none is under way."""
+        return [Request(*values) for values in json.loads(self._process.ask(""))]
+
+
 @contextmanager
-def slow_s3(bucket: str, folder: Path, seconds: float) -> Iterator[str]:
-    """Run a server in a process of its own, as its work must not be timed with ours; gives its URL."""
-    command = [sys.executable, __file__, str(folder), "--bucket", bucket, "--milliseconds", str(seconds * 1000)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.stdin.close()
+def slow_s3(bucket: str, folder: Path, seconds: float) -> Iterator[SlowS3]:
+    """Run a server in a process of its own."""
+    with child(__file__, str(folder), "--bucket", bucket, "--milliseconds", str(seconds * 1000)) as process:
+        yield SlowS3(process)
 
 
 def main() -> None:

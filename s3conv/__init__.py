@@ -5,6 +5,7 @@
 
 from s3conv.archive import Archive, AsyncArchive
 from s3conv.core.comparing import Difference, Verified
+from s3conv.core.context import OnOperation, Operation
 from s3conv.core.listing import Page
 from s3conv.core.maintaining import Maintained
 from s3conv.core.stats import RunStats, Stats
@@ -15,6 +16,7 @@ from s3conv.errors import (
     ConflictError,
     CorruptError,
     CredentialsError,
+    DeadlineExceededError,
     IndexDamagedError,
     InvalidInputError,
     NotFoundError,
@@ -56,6 +58,7 @@ __all__ = [
     "ConversationStorage",
     "CorruptError",
     "CredentialsError",
+    "DeadlineExceededError",
     "Difference",
     "Document",
     "Entry",
@@ -64,6 +67,8 @@ __all__ = [
     "LLMMessage",
     "Maintained",
     "NotFoundError",
+    "OnOperation",
+    "Operation",
     "OutcomeUnknownError",
     "Page",
     "PartialSaveError",

@@ -15,8 +15,9 @@ from typing import Self, Unpack
 from s3conv.bridge import InlineRunner, InlineTaskRunner, Runner, TaskRunner, ThreadRunner, iter_sync, run_sync
 from s3conv.core import creation, editing, exporting, listing, loading, maintaining, saving, verifying
 from s3conv.core import stats as statistics
+from s3conv.core.calling import called, paused, streamed
 from s3conv.core.comparing import Verified
-from s3conv.core.context import Context
+from s3conv.core.context import Context, OnOperation
 from s3conv.core.exporting import OnDamaged
 from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
@@ -40,10 +41,21 @@ class _Opened:
     """What both kinds of archive are made of."""
 
     def __init__(
-        self, store: ObjectStore, runner: Runner, *, auto_maintain: bool = True, activity_window: float = 0.0
+        self,
+        store: ObjectStore,
+        runner: Runner,
+        *,
+        auto_maintain: bool = True,
+        activity_window: float = 0.0,
+        on_operation: OnOperation | None = None,
     ) -> None:
-        window = check_window(activity_window)
-        self._context = Context(store, runner, auto_maintain=auto_maintain, activity_window=window)
+        self._context = Context(
+            store,
+            runner,
+            auto_maintain=auto_maintain,
+            activity_window=check_window(activity_window),
+            on_operation=on_operation,
+        )
         self._cache = IndexCache()
 
     @property
@@ -66,6 +78,11 @@ class Archive(_Opened):
     """An archive of conversations, for synchronous callers. May be used by many threads at once.
 
     Use `Archive.open` or `Archive.create`; as a context manager it closes itself.
+
+    Every operation takes `timeout`: seconds that it may take, as many as it needs if None. When they are over before a
+    request that it still needs, it raises `DeadlineExceededError`, which says what was not done; a write that was sent
+    by then and not answered is an `OutcomeUnknownError`, as ever. What is given out one by one (`load_many`, `iterate`,
+    `export`) has this time for all of it. Nothing goes on in the background afterwards.
     """
 
     @classmethod
@@ -75,6 +92,7 @@ class Archive(_Opened):
         *,
         auto_maintain: bool = True,
         activity_window: float = 0.0,
+        on_operation: OnOperation | None = None,
         **options: Unpack[StoreOptions],
     ) -> Self:
         """Open an archive; no request is made before it is used.
@@ -85,6 +103,7 @@ class Archive(_Opened):
             activity_window: for how many seconds, at most 3,600, the saves that follow a save need not announce
                 themselves: 1 PUT instead of 2. For as long, and 120 seconds more, a list may show older counts, sizes
                 and times of activity of such conversations, and filter and order by these.
+            on_operation: is called with an `Operation` whenever an operation of this archive has ended, for metrics.
             options: for `s3://`: `client` (a boto3 client of your own) or `session`, `endpoint_url`, `region`,
                 `addressing_style`, `kms_key_id`, `expected_bucket_owner`, `fan_out`; see `StoreOptions`.
 
@@ -92,7 +111,13 @@ class Archive(_Opened):
             InvalidInputError: the URL or an option cannot be used.
         """
         store = open_store(url, **options) if isinstance(url, str) else url
-        return cls(store, _sync_runner(store), auto_maintain=auto_maintain, activity_window=activity_window)
+        return cls(
+            store,
+            _sync_runner(store),
+            auto_maintain=auto_maintain,
+            activity_window=activity_window,
+            on_operation=on_operation,
+        )
 
     @classmethod
     def create(
@@ -101,6 +126,7 @@ class Archive(_Opened):
         *,
         partition_by: str | None = None,
         exist_ok: bool = False,
+        timeout: float | None = None,
         **options: Unpack[StoreOptions],
     ) -> Self:
         """Make an archive, and open it.
@@ -111,6 +137,7 @@ class Archive(_Opened):
             url: as for `open`. An archive may not lie inside another one.
             partition_by: the metadata that most lists fix, such as "metadata.user_id"; it cannot be changed later.
             exist_ok: open the archive that is there already, if it has the same `partition_by`.
+            timeout: seconds that this may take; see the class.
             options: as for `open`.
 
         Raises:
@@ -121,7 +148,8 @@ class Archive(_Opened):
         archive = cls.open(url, **options)
         racing = ThreadRunner(creation.WRITERS)
         try:
-            run_sync(creation.create(archive._context, racing, partition_by, exist_ok))
+            with called(archive._context, "create", timeout) as context:
+                run_sync(creation.create(context, racing, partition_by, exist_ok))
         except BaseException:
             archive.close()
             raise
@@ -129,7 +157,9 @@ class Archive(_Opened):
             racing.close()
         return archive
 
-    def save(self, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
+    def save(
+        self, state: ConversationState, on_conflict: OnConflict = "raise", *, timeout: float | None = None
+    ) -> Entry:
         """Save a conversation: 2 PUT requests; 3 if its partition changes, 1 inside an activity window (see `open`).
 
         Args:
@@ -146,9 +176,16 @@ class Archive(_Opened):
             OutcomeUnknownError: the store gave no definite answer.
             InvalidInputError: the state cannot be stored; nothing was written.
         """
-        return run_sync(saving.save(self._context, state, on_conflict))
+        with called(self._context, "save", timeout) as context:
+            return run_sync(saving.save(context, state, on_conflict))
 
-    def save_many(self, states: Iterable[ConversationState], on_conflict: OnConflict = "raise") -> list[Entry]:
+    def save_many(
+        self,
+        states: Iterable[ConversationState],
+        on_conflict: OnConflict = "raise",
+        *,
+        timeout: float | None = None,
+    ) -> list[Entry]:
         """Save many conversations, many at a time: one PUT each, and one more per 500 of one partition.
 
         Args:
@@ -162,9 +199,10 @@ class Archive(_Opened):
             PartialSaveError: some were saved and some were not; names both, with the reasons.
             StorageError: none was saved; as for `save`.
         """
-        return run_sync(saving.save_many(self._context, states, on_conflict))
+        with called(self._context, "save_many", timeout) as context:
+            return run_sync(saving.save_many(context, states, on_conflict))
 
-    def load(self, conversation_id: str) -> ConversationState | None:
+    def load(self, conversation_id: str, *, timeout: float | None = None) -> ConversationState | None:
         """Load a conversation: 1 GET request. None if there is none, or if it was deleted.
 
         Raises:
@@ -172,34 +210,51 @@ class Archive(_Opened):
             SchemaVersionError, UnsupportedFormatError: a newer s3conv wrote it.
             StoreError: the store refused, or did not answer.
         """
-        return run_sync(loading.load(self._context, conversation_id))
+        with called(self._context, "load", timeout) as context:
+            return run_sync(loading.load(context, conversation_id))
 
-    def load_many(self, conversation_ids: Iterable[str]) -> Iterator[ConversationState | None]:
+    def load_many(
+        self, conversation_ids: Iterable[str], *, timeout: float | None = None
+    ) -> Iterator[ConversationState | None]:
         """Load many conversations, many at a time, in the order of their ids; None for those that are not there."""
-        return iter_sync(loading.load_many(self._context, conversation_ids))
+        return iter_sync(
+            streamed(self._context, "load_many", timeout, lambda context: loading.load_many(context, conversation_ids))
+        )
 
     @contextmanager
-    def edit(self, conversation_id: str, create: Create = None) -> Iterator[ConversationState]:
+    def edit(
+        self, conversation_id: str, create: Create = None, *, fresh: bool = False, timeout: float | None = None
+    ) -> Iterator[ConversationState]:
         """Load a conversation, hand it out to be changed, and save it; merged and retried if another writer saves too.
+
+        What an edit has saved is kept, and the next edit of the conversation begins with it: 2 PUT requests in place
+        of 1 GET and 2 PUT. If another process has saved meanwhile, that is noticed when this one saves, and merged;
+        what is handed out may lack it, for up to 15 minutes after the edit before.
 
         Args:
             conversation_id: which.
             create: a state, or a function that makes one, to begin with if there is none.
+            fresh: load it all the same, for a block that decides by what it finds.
+            timeout: for loading, and again for saving; the time in the block does not count.
 
         Raises:
             NotFoundError: there is none, and no `create`.
+            ConflictError: it was deleted by another writer (`error.deleted`): the next edit begins anew.
             StorageError: as for `save` with "merge". If the block raises, nothing is saved.
         """
-        state = run_sync(editing.begin(self._context, conversation_id, create))
-        yield state
-        run_sync(editing.finish(self._context, state))
+        with called(self._context, "edit", timeout) as context:
+            state = run_sync(editing.begin(context, conversation_id, create, fresh))
+            with paused(context):
+                yield state
+            run_sync(editing.finish(context, state))
 
-    def delete(self, conversation_id: str) -> bool:
+    def delete(self, conversation_id: str, *, timeout: float | None = None) -> bool:
         """Delete a conversation: 1 GET and 2 PUT requests. False if there is none.
 
         Its revisions go on counting if it is created again. Deleting is not erasing while the bucket keeps versions.
         """
-        return run_sync(saving.delete(self._context, conversation_id))
+        with called(self._context, "delete", timeout) as context:
+            return run_sync(saving.delete(context, conversation_id))
 
     def list(
         self,
@@ -209,6 +264,8 @@ class Archive(_Opened):
         offset: int = 0,
         after: str | None = None,
         consistency: Consistency = "latest",
+        *,
+        timeout: float | None = None,
     ) -> Page:
         """A page of the entries that meet all conditions, without opening documents.
 
@@ -227,17 +284,33 @@ class Archive(_Opened):
             InvalidInputError: a condition, the order or the cursor cannot be used.
             IndexDamagedError: an object of the index is missing or unreadable.
         """
-        return run_sync(listing.list_page(self._context, self._cache, where, order, limit, offset, after, consistency))
+        with called(self._context, "list", timeout) as context:
+            return run_sync(listing.list_page(context, self._cache, where, order, limit, offset, after, consistency))
 
-    def count(self, where: Where | None = None, consistency: Consistency = "latest") -> int:
+    def count(
+        self, where: Where | None = None, consistency: Consistency = "latest", *, timeout: float | None = None
+    ) -> int:
         """How many conversations meet all conditions; see `list`."""
-        return run_sync(listing.count(self._context, self._cache, where, consistency))
+        with called(self._context, "count", timeout) as context:
+            return run_sync(listing.count(context, self._cache, where, consistency))
 
     def iterate(
-        self, where: Where | None = None, order: str = DEFAULT_ORDER, consistency: Consistency = "latest"
+        self,
+        where: Where | None = None,
+        order: str = DEFAULT_ORDER,
+        consistency: Consistency = "latest",
+        *,
+        timeout: float | None = None,
     ) -> Iterator[Entry]:
         """All entries that meet all conditions; see `list`."""
-        return iter_sync(listing.iterate(self._context, self._cache, where, order, consistency))
+        return iter_sync(
+            streamed(
+                self._context,
+                "iterate",
+                timeout,
+                lambda context: listing.iterate(context, self._cache, where, order, consistency),
+            )
+        )
 
     def export(
         self,
@@ -245,6 +318,7 @@ class Archive(_Opened):
         *,
         skip: Container[str] = (),
         on_damaged: OnDamaged | None = None,
+        timeout: float | None = None,
     ) -> Iterator[Document]:
         """The documents of all conversations that meet all conditions, many fetched at a time.
 
@@ -265,24 +339,35 @@ class Archive(_Opened):
             SchemaVersionError, UnsupportedFormatError: one was written by a newer s3conv, and there is none.
             IndexDamagedError: an object of the index is missing or unreadable.
         """
-        return iter_sync(exporting.export(self._context, self._cache, where, skip, on_damaged))
+        return iter_sync(
+            streamed(
+                self._context,
+                "export",
+                timeout,
+                lambda context: exporting.export(context, self._cache, where, skip, on_damaged),
+            )
+        )
 
-    def maintain(self) -> Maintained:
+    def maintain(self, *, timeout: float | None = None) -> Maintained:
         """Keep the index in order: fold open intents into segments, merge full runs, delete what no longer counts.
 
         Any number may run at once, beside readers and writers, and be killed anywhere. Run it by a schedule.
 
         Returns:
-            What was done. `finished` is false if others were faster again and again: run it again later.
+            What was done. `finished` is false if others were faster again and again, or if the `timeout` was over,
+            for which it raises nothing: run it again later.
 
         Raises:
             IndexDamagedError: an object of the index is missing or unreadable.
             CorruptError: a document is unreadable that an intent names.
             AccessDeniedError: these credentials may not write to the index.
         """
-        return run_sync(maintaining.maintain(self._context, self._cache))
+        with called(self._context, "maintain", timeout) as context:
+            return run_sync(maintaining.maintain(context, self._cache))
 
-    def verify(self, repair: bool = False, progress: Progress | None = None) -> Verified:
+    def verify(
+        self, repair: bool = False, progress: Progress | None = None, *, timeout: float | None = None
+    ) -> Verified:
         """Compare documents, index, log and manifest, and report every difference. Reads all documents: 1 GET for each.
 
         Others may go on saving and maintaining: a difference is looked at again before it is reported.
@@ -301,11 +386,13 @@ class Archive(_Opened):
             UnsupportedFormatError: a repair would have to rewrite what a newer s3conv wrote: upgrade s3conv.
             AccessDeniedError: these credentials may not read, or for a repair not write to the index.
         """
-        return run_sync(verifying.verify(self._context, repair, progress))
+        with called(self._context, "repair" if repair else "verify", timeout) as context:
+            return run_sync(verifying.verify(context, repair, progress))
 
-    def stats(self) -> Stats:
+    def stats(self, *, timeout: float | None = None) -> Stats:
         """What the archive holds: conversations, messages, bytes, partitions, runs and open intents. Reads all rows."""
-        return run_sync(statistics.stats(self._context, self._cache))
+        with called(self._context, "stats", timeout) as context:
+            return run_sync(statistics.stats(context, self._cache))
 
     def close(self) -> None:
         """Release connections and threads. A client that was passed in stays open."""
@@ -334,12 +421,15 @@ class AsyncArchive(_Opened):
         *,
         auto_maintain: bool = True,
         activity_window: float = 0.0,
+        on_operation: OnOperation | None = None,
         **options: Unpack[StoreOptions],
     ) -> Self:
         """As `Archive.open`; `client` and `session` are those of aioboto3. Not awaited."""
         store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else url
         runner = InlineTaskRunner() if store.fan_out == 1 else TaskRunner()
-        return cls(store, runner, auto_maintain=auto_maintain, activity_window=activity_window)
+        return cls(
+            store, runner, auto_maintain=auto_maintain, activity_window=activity_window, on_operation=on_operation
+        )
 
     @classmethod
     async def create(
@@ -348,6 +438,7 @@ class AsyncArchive(_Opened):
         *,
         partition_by: str | None = None,
         exist_ok: bool = False,
+        timeout: float | None = None,
         **options: Unpack[StoreOptions],
     ) -> Self:
         """As `Archive.create`."""
@@ -355,7 +446,8 @@ class AsyncArchive(_Opened):
         # A store without fan-out answers without suspending, so that only threads can make its writers race.
         racing = ThreadRunner(creation.WRITERS) if archive._context.store.fan_out == 1 else TaskRunner()
         try:
-            await creation.create(archive._context, racing, partition_by, exist_ok)
+            with called(archive._context, "create", timeout) as context:
+                await creation.create(context, racing, partition_by, exist_ok)
         except BaseException:
             await archive.close()
             raise
@@ -363,32 +455,52 @@ class AsyncArchive(_Opened):
             racing.close()
         return archive
 
-    async def save(self, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
+    async def save(
+        self, state: ConversationState, on_conflict: OnConflict = "raise", *, timeout: float | None = None
+    ) -> Entry:
         """As `Archive.save`."""
-        return await saving.save(self._context, state, on_conflict)
+        with called(self._context, "save", timeout) as context:
+            return await saving.save(context, state, on_conflict)
 
-    async def save_many(self, states: Iterable[ConversationState], on_conflict: OnConflict = "raise") -> list[Entry]:
+    async def save_many(
+        self,
+        states: Iterable[ConversationState],
+        on_conflict: OnConflict = "raise",
+        *,
+        timeout: float | None = None,
+    ) -> list[Entry]:
         """As `Archive.save_many`."""
-        return await saving.save_many(self._context, states, on_conflict)
+        with called(self._context, "save_many", timeout) as context:
+            return await saving.save_many(context, states, on_conflict)
 
-    async def load(self, conversation_id: str) -> ConversationState | None:
+    async def load(self, conversation_id: str, *, timeout: float | None = None) -> ConversationState | None:
         """As `Archive.load`."""
-        return await loading.load(self._context, conversation_id)
+        with called(self._context, "load", timeout) as context:
+            return await loading.load(context, conversation_id)
 
-    def load_many(self, conversation_ids: Iterable[str]) -> AsyncGenerator[ConversationState | None, None]:
+    def load_many(
+        self, conversation_ids: Iterable[str], *, timeout: float | None = None
+    ) -> AsyncGenerator[ConversationState | None, None]:
         """As `Archive.load_many`, for `async for`."""
-        return loading.load_many(self._context, conversation_ids)
+        return streamed(
+            self._context, "load_many", timeout, lambda context: loading.load_many(context, conversation_ids)
+        )
 
     @asynccontextmanager
-    async def edit(self, conversation_id: str, create: Create = None) -> AsyncIterator[ConversationState]:
+    async def edit(
+        self, conversation_id: str, create: Create = None, *, fresh: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[ConversationState]:
         """As `Archive.edit`, for `async with`."""
-        state = await editing.begin(self._context, conversation_id, create)
-        yield state
-        await editing.finish(self._context, state)
+        with called(self._context, "edit", timeout) as context:
+            state = await editing.begin(context, conversation_id, create, fresh)
+            with paused(context):
+                yield state
+            await editing.finish(context, state)
 
-    async def delete(self, conversation_id: str) -> bool:
+    async def delete(self, conversation_id: str, *, timeout: float | None = None) -> bool:
         """As `Archive.delete`."""
-        return await saving.delete(self._context, conversation_id)
+        with called(self._context, "delete", timeout) as context:
+            return await saving.delete(context, conversation_id)
 
     async def list(
         self,
@@ -398,19 +510,35 @@ class AsyncArchive(_Opened):
         offset: int = 0,
         after: str | None = None,
         consistency: Consistency = "latest",
+        *,
+        timeout: float | None = None,
     ) -> Page:
         """As `Archive.list`."""
-        return await listing.list_page(self._context, self._cache, where, order, limit, offset, after, consistency)
+        with called(self._context, "list", timeout) as context:
+            return await listing.list_page(context, self._cache, where, order, limit, offset, after, consistency)
 
-    async def count(self, where: Where | None = None, consistency: Consistency = "latest") -> int:
+    async def count(
+        self, where: Where | None = None, consistency: Consistency = "latest", *, timeout: float | None = None
+    ) -> int:
         """As `Archive.count`."""
-        return await listing.count(self._context, self._cache, where, consistency)
+        with called(self._context, "count", timeout) as context:
+            return await listing.count(context, self._cache, where, consistency)
 
     def iterate(
-        self, where: Where | None = None, order: str = DEFAULT_ORDER, consistency: Consistency = "latest"
+        self,
+        where: Where | None = None,
+        order: str = DEFAULT_ORDER,
+        consistency: Consistency = "latest",
+        *,
+        timeout: float | None = None,
     ) -> AsyncGenerator[Entry, None]:
         """As `Archive.iterate`, for `async for`."""
-        return listing.iterate(self._context, self._cache, where, order, consistency)
+        return streamed(
+            self._context,
+            "iterate",
+            timeout,
+            lambda context: listing.iterate(context, self._cache, where, order, consistency),
+        )
 
     def export(
         self,
@@ -418,21 +546,32 @@ class AsyncArchive(_Opened):
         *,
         skip: Container[str] = (),
         on_damaged: OnDamaged | None = None,
+        timeout: float | None = None,
     ) -> AsyncGenerator[Document, None]:
         """As `Archive.export`, for `async for`."""
-        return exporting.export(self._context, self._cache, where, skip, on_damaged)
+        return streamed(
+            self._context,
+            "export",
+            timeout,
+            lambda context: exporting.export(context, self._cache, where, skip, on_damaged),
+        )
 
-    async def maintain(self) -> Maintained:
+    async def maintain(self, *, timeout: float | None = None) -> Maintained:
         """As `Archive.maintain`."""
-        return await maintaining.maintain(self._context, self._cache)
+        with called(self._context, "maintain", timeout) as context:
+            return await maintaining.maintain(context, self._cache)
 
-    async def verify(self, repair: bool = False, progress: Progress | None = None) -> Verified:
+    async def verify(
+        self, repair: bool = False, progress: Progress | None = None, *, timeout: float | None = None
+    ) -> Verified:
         """As `Archive.verify`."""
-        return await verifying.verify(self._context, repair, progress)
+        with called(self._context, "repair" if repair else "verify", timeout) as context:
+            return await verifying.verify(context, repair, progress)
 
-    async def stats(self) -> Stats:
+    async def stats(self, *, timeout: float | None = None) -> Stats:
         """As `Archive.stats`."""
-        return await statistics.stats(self._context, self._cache)
+        with called(self._context, "stats", timeout) as context:
+            return await statistics.stats(context, self._cache)
 
     async def close(self) -> None:
         """As `Archive.close`."""

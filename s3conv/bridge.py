@@ -11,6 +11,7 @@ consumer inside a task group.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -55,13 +56,15 @@ def iter_sync(stream: AsyncGenerator[R, None]) -> Iterator[R]:
     """Iterate over an asynchronous generator whose awaits never suspend."""
     try:
         while True:
+            step = anext(stream)
             try:
-                anext(stream).send(None)  # as `run_sync` does, less the closing of what has ended
+                step.send(None)  # as `run_sync` does, less the closing of what has ended
             except StopIteration as done:
                 item: R = done.value
             except StopAsyncIteration:
                 return
             else:
+                step.close()
                 raise RuntimeError(_SUSPENDED)
             yield item
     finally:
@@ -83,8 +86,12 @@ class Runner(Protocol):
         """Wait."""
         ...
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Held by one caller at a time of those that name the same; the others wait."""
+    async def within(self, seconds: float, request: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """`await request()`; `TimeoutError` if it takes longer, where it can be left alone: on an event loop."""
+        ...
+
+    def turn(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
+        """Held by one caller at a time of those that name the same; the others wait, `TimeoutError` if for longer."""
         ...
 
     def has_turns(self, name: str) -> bool:
@@ -104,19 +111,28 @@ class _Turns:
         self._guard = threading.Lock()
 
     @asynccontextmanager
-    async def of_thread(self, name: str) -> AsyncGenerator[None]:
+    async def of_thread(self, name: str, seconds: float) -> AsyncGenerator[None]:
         """A turn among threads. It never suspends."""
-        with self._used(name, threading.RLock) as lock, lock:
-            yield
+        with self._used(name, threading.RLock) as lock:
+            if not lock.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+                raise TimeoutError
+            try:
+                yield
+            finally:
+                lock.release()
 
     @asynccontextmanager
-    async def of_task(self, name: str) -> AsyncGenerator[None]:
+    async def of_task(self, name: str, seconds: float) -> AsyncGenerator[None]:
         """A turn among the tasks of one event loop."""
         import asyncio
 
         with self._used(name, asyncio.Lock) as lock:
-            async with lock:
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await lock.acquire()
+            try:
                 yield
+            finally:
+                lock.release()
 
     def any(self, name: str) -> bool:
         return name in self._locks
@@ -167,8 +183,11 @@ class InlineRunner:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        return self._turns.of_thread(name)
+    async def within(self, seconds: float, request: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        return await request()
+
+    def turn(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_thread(name, seconds)
 
     def has_turns(self, name: str) -> bool:
         return self._turns.any(name)
@@ -193,8 +212,8 @@ class InlineTaskRunner(InlineRunner):
 
         await asyncio.sleep(seconds)
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        return self._turns.of_task(name)
+    def turn(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_task(name, seconds)
 
 
 class _ThreadJob(Awaitable[R]):
@@ -230,8 +249,11 @@ class ThreadRunner:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        return self._turns.of_thread(name)
+    async def within(self, seconds: float, request: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        return await request()
+
+    def turn(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_thread(name, seconds)
 
     def has_turns(self, name: str) -> bool:
         return self._turns.any(name)
@@ -269,8 +291,16 @@ class TaskRunner:
 
         await asyncio.sleep(seconds)
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
-        return self._turns.of_task(name)
+    async def within(self, seconds: float, request: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        if seconds == math.inf:
+            return await request()
+        import asyncio
+
+        async with asyncio.timeout(seconds):
+            return await request()
+
+    def turn(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
+        return self._turns.of_task(name, seconds)
 
     def has_turns(self, name: str) -> bool:
         return self._turns.any(name)

@@ -85,6 +85,13 @@ class BucketNotFoundError(StoreError):
     """The bucket (or the directory's file system) does not exist: check the URL, the region and the endpoint."""
 
 
+class DeadlineExceededError(StorageError):
+    """The call took longer than its `timeout`; what it was about to do was not done: read the message, try again.
+
+    A write that was sent before, and not answered, is an `OutcomeUnknownError` as ever.
+    """
+
+
 class UnavailableError(StoreError):
     """The store could not be reached, did not answer, or answered 5xx after retries: try again later.
 

@@ -124,6 +124,21 @@ def test_only_the_command_line_prints_or_reads_the_environment() -> None:
     assert wrong == []
 
 
+def test_of_the_functions_only_the_runtime_prints_or_reads_the_environment_and_some_are_pure() -> None:
+    wrong = []
+    for path in sorted((ROOT / "infra" / "functions").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            name = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+            if name in OF_NOBODY or (name in OF_THE_COMMAND_LINE and path.name != "runtime.py"):
+                wrong.append(f"{path.name}:{node.lineno} uses {name}")  # type: ignore[attr-defined]  # a name
+        if path.name in ("events.py", "tenants.py", "turns.py"):
+            impure = {"boto3", "botocore", "runtime", "os", "time", "logging", "socket", "random", "secrets"}
+            wrong += [f"{path.name} imports {name}" for name, _ in imports(path) if name.split(".")[0] in impure]
+        assert ast.get_docstring(tree), f"{path.name} does not say what it is"
+    assert wrong == []
+
+
 def test_importing_s3conv_loads_no_extra() -> None:
     extras = {"aioboto3", "aiobotocore", "aiohttp", "rich", "typer", "click", "ijson", "pyarrow", "pyspark"}
     code = f"import s3conv, sys; print(*sorted({extras!r} & set(sys.modules)))"

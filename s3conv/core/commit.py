@@ -31,8 +31,8 @@ SENDS = 6
 SUPERSEDED = '"superseded"'
 """Stands for the ETag of a version of ours that was built upon before we saw it: no document ever has it."""
 
-
 BeforeLook = Callable[[], Coroutine[Any, Any, None]]
+"""Is awaited between a refused write and the look at what is there; see `commit`."""
 
 
 @dataclass(frozen=True, slots=True)

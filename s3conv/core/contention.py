@@ -37,12 +37,24 @@ class Contention:
         if self._waits:
             await self._context.back_off(self._waits)
         else:
-            await self._turn.enter_async_context(self._context.runner.turn(self._key))
+            await self._take_turn()
         self._waits += 1
+
+    async def _take_turn(self) -> None:
+        call = self._context.call
+        if call is None:
+            await self._turn.enter_async_context(self._context.runner.turn(self._key))
+            return
+        try:
+            await self._turn.enter_async_context(self._context.runner.turn(self._key, call.left()))
+        except TimeoutError:
+            raise call.exceeded() from None
 
     def lost(self, announcement: Announcement) -> None:
         """Note that a write was definitely not made."""
         self._intents += announcement.keys
+        if self._context.call is not None:
+            self._context.call.add(conflicts=1)
 
     async def __aenter__(self) -> Contention:
         return self

@@ -86,6 +86,25 @@ class View:
         return self.context.name(segment.key)
 
 
+async def _early_list(context: Context, conditions: Filter) -> dict[str, list[LogObject]]:
+    """The list of the log by its prefix, made while the descriptor is fetched, under the prefix that is most likely
+    wanted.
+
+    Empty where the descriptor is known, or the conditions leave open which. A wrong one costs a request, once in a
+    process.
+    """
+    fixed = conditions.fixed_metadata()
+    if context.kept.descriptor is not None or len(fixed) > 1:
+        return {}
+    partition = conditions.partition(next(iter(fixed), None))
+
+    async def fetch(prefix: str) -> list[LogObject]:
+        return await list_log(context, prefix)
+
+    prefix = LOG if partition is None else log_prefix(partition)
+    return {prefix: await context.beside_descriptor(fetch, prefix)}
+
+
 async def on_view(
     context: Context,
     cache: IndexCache,
@@ -101,14 +120,16 @@ async def on_view(
     """
     if consistency not in ("latest", "snapshot"):
         raise InvalidInputError(f"consistency {consistency!r}: expected 'latest' or 'snapshot'")
+    early = await _early_list(context, conditions) if consistency == "latest" else {}
     archive = await context.descriptor()
     partition = conditions.partition(archive.partition_by)
+    prefix = LOG if partition is None else log_prefix(partition)
     for attempt in range(RESTARTS):
         if attempt:
             await context.back_off(attempt)
         listed: list[LogObject] = []
         if consistency == "latest":
-            listed = await list_log(context, LOG if partition is None else log_prefix(partition))
+            listed = early.pop(prefix) if prefix in early else await list_log(context, prefix)
         now = await read_manifest(context, cache)
         try:
             log = await settle(context, cache.log, await read_intents(context, cache.log, listed))

@@ -7,8 +7,10 @@ a copy or a pickle of a state takes it along. It is only believed for the archiv
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
+from s3conv.bridge import Mutex
 from s3conv.errors import CorruptError, InvalidInputError, SchemaVersionError
 from s3conv.format.control import Descriptor
 from s3conv.format.document import NOTHING, Document, Stamp, decode_document
@@ -17,6 +19,12 @@ from s3conv.model.state import ConversationState
 from s3conv.store.base import Written
 
 _ATTRIBUTE = "_s3conv_known"
+
+EDITED_BYTES = 16 * 1024 * 1024
+"""Stored bytes of all versions that `Edited` keeps: a thousand long chats, and little of a small function's memory."""
+
+EDITED_FOR = 900.0
+"""Seconds for which an edit may begin from what this process saved last, unseen what others have saved since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,49 @@ class Known:
             return None if document.deleted else document.state()
         except (CorruptError, InvalidInputError, SchemaVersionError):
             return None
+
+
+class Edited:
+    """The versions that edits in this process have saved last, for the next edits of these conversations to begin from.
+
+    Law: each is taken by one edit, and is back when that has saved; whatever else saves, deletes or loads the
+    conversation here takes it away or brings it up to date. So nobody sees an older version than he has seen before.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._size = 0
+        self._lock = Mutex()
+
+    def put(self, known: Known) -> None:
+        """Keep a version; the oldest ones go if there is too much."""
+        with self._lock:
+            self._drop(known.conversation_id)
+            self._known[known.conversation_id] = known
+            self._size += len(known.body)
+            while self._size > EDITED_BYTES:
+                self._drop(next(iter(self._known)))
+
+    def take(self, conversation_id: str, now: float = math.inf) -> Known | None:
+        """Hand one out and forget it; None if there is none, or it is too old at `now` of our clock."""
+        with self._lock:
+            known = self._drop(conversation_id)
+        return known if known is not None and 0 <= now - known.wall <= EDITED_FOR else None
+
+    def renew(self, known: Known) -> None:
+        """Keep this version in the place of an older one, if there is one."""
+        if self.has(known.conversation_id):
+            self.put(known)
+
+    def has(self, conversation_id: str) -> bool:
+        """Whether there is a version of it."""
+        return conversation_id in self._known
+
+    def _drop(self, conversation_id: str) -> Known | None:
+        known = self._known.pop(conversation_id, None)
+        if known is not None:
+            self._size -= len(known.body)
+        return known
 
 
 def nothing_known(archive: Descriptor, conversation_id: str) -> Known:

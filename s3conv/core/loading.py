@@ -51,7 +51,9 @@ async def _loaded(context: Context, conversation_id: str, found: StoredObject | 
         return None
     state = state_of(context, document)
     wall = context.wall_clock()
-    remember(state, known_of_document(await context.descriptor(), document, found.etag, found.body, found.date, wall))
+    known = known_of_document(await context.descriptor(), document, found.etag, found.body, found.date, wall)
+    context.kept.edited.renew(known)
+    remember(state, known)
     return state
 
 

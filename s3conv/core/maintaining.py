@@ -75,8 +75,18 @@ class Maintained:
 
 async def maintain(context: Context, cache: IndexCache) -> Maintained:
     """See `Archive.maintain`."""
-    await context.descriptor()  # before all else: an archive that is not there has no damaged index
     done = Maintained()
+    try:
+        await _maintain(context, cache, done)
+    except StorageError:
+        if context.call is None or context.call.left() > 0:
+            raise
+        done.finished = False
+    return done
+
+
+async def _maintain(context: Context, cache: IndexCache, done: Maintained) -> None:
+    await context.descriptor()  # before all else: an archive that is not there has no damaged index
     after = ""
     while True:
         listed = await list_log(context, LOG, after, SLICE)
@@ -88,7 +98,6 @@ async def maintain(context: Context, cache: IndexCache) -> Maintained:
             break
     await _merge_full(context, cache, done)
     await _collect(context, done)
-    return done
 
 
 async def _fold(context: Context, cache: IndexCache, listed: Sequence[LogObject], done: Maintained) -> None:
@@ -103,14 +112,14 @@ async def _fold(context: Context, cache: IndexCache, listed: Sequence[LogObject]
 
 async def fold_inline(context: Context, cache: IndexCache, listed: Sequence[LogObject]) -> None:
     """What a reader does that met many intents: fold some of them, and never fail for it."""
-    if len(listed) <= INLINE or not context.auto_maintain:
+    if len(listed) <= INLINE or not (context.auto_maintain and context.kept.may_maintain):
         return
     # From a place by chance: those that are not ready must not keep the others waiting, nor two readers meet.
     begin = int(context.jitter() * len(listed)) % len(listed)
     try:
         await fold(context, cache, [*listed[begin:], *listed[:begin]][:INLINE], attempts=1)
     except AccessDeniedError as error:
-        context.auto_maintain = False
+        context.kept.may_maintain = False
         _log.info("this process may not maintain the index, and goes on without: %s", error)
     except StorageError as error:
         _log.info("the index could not be folded, which another reader will do: %s", error)

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from s3conv.core.comparing import Difference, Finding, Said, Verified, compare, difference, pending
-from s3conv.core.context import Context
+from s3conv.core.context import Context, Kept
 from s3conv.core.inspecting import Part, manifest_as_it_is, read_log
 from s3conv.core.log import OvertakenError, pages
 from s3conv.core.repairing import rebuild
@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 async def verify(context: Context, repair: bool, progress: Progress | None) -> Verified:
     """See `Archive.verify`."""
     # What this process remembers of the descriptor is not what lies there.
-    context = replace(context, _descriptor=None)
+    context = replace(context, kept=Kept())
     tell = progress or (lambda what, share: None)
     found = await _Check(context, lambda share: tell("comparing", share)).run()
     if not repair or not any(one.mendable for one in found.differences):

@@ -90,6 +90,10 @@ class Filter:
                     return to_json(operand, "the filter").decode()
         return None
 
+    def fixed_metadata(self) -> set[str]:
+        """The fields of the metadata that have to equal something; an archive may be partitioned by one of them."""
+        return {one.field for one in self.conditions if one.op == "eq" and one.field.startswith("metadata.")}
+
     def key_range(self, partition_by: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Beginnings of the sort keys that can match: all are from the first on and below the second; () is no bound.
 

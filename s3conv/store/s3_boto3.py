@@ -6,13 +6,15 @@ one transport. The client is made at the first request: making one may look for 
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
 from s3conv.bridge import Mutex
 from s3conv.errors import InvalidInputError
+from s3conv.store.call import current
 from s3conv.store.s3_errors import BrokenBody
 from s3conv.store.s3_transport import (
     Answer,
@@ -23,6 +25,9 @@ from s3conv.store.s3_transport import (
     teach,
     with_checksum,
 )
+
+_PART = 1 << 16
+"""Bytes of a body that are read at once where time is short."""
 
 
 class Boto3Transport:
@@ -38,6 +43,7 @@ class Boto3Transport:
         if client is not None:
             self.fan_out = check_client(client, asynchronous=False)
             teach(client)
+            _limit(client)
 
     async def call(self, operation: str, parameters: Parameters) -> Answer:
         """See `Transport.call`."""
@@ -52,7 +58,7 @@ class Boto3Transport:
         if operation == "get_object":
             try:
                 with closing(answer["Body"]) as stream:
-                    answer["Body"] = stream.read()
+                    answer["Body"] = _read(stream)
             except Exception as error:
                 raise BrokenBody(str(error)) from error
         return answer
@@ -79,5 +85,49 @@ class Boto3Transport:
                 except ValueError as error:
                     raise InvalidInputError(f"no S3 client can be made: {error}") from error
                 teach(client)
+                _limit(client)
                 self._client = client
             return self._client
+
+
+class _InTime(Timeout):
+    """A client's timeouts, cut to what is left of the running call. urllib3 clones them for each request."""
+
+    def clone(self) -> Timeout:
+        call = current()
+        if call is None or call.seconds is None:
+            return super().clone()
+        return Timeout(connect=self._connect, read=self._read, total=max(call.left(), 0.001))
+
+
+def _limit(client: Any) -> None:
+    """Let the requests of `client` wait no longer than their call may take.
+
+    The SDK has no public way to give one request a timeout of its own. tests/store/test_deadlines.py shows that this
+    one works with the SDK at hand; with one that is built otherwise, requests wait for as long as the client is set to.
+    """
+    with suppress(AttributeError):
+        session = client._endpoint.http_session
+        given = session._timeout
+        if isinstance(given, _InTime):
+            return
+        if not isinstance(given, Timeout):
+            given = Timeout(connect=given, read=given)
+        limited = _InTime(connect=given._connect, read=given._read)
+        session._timeout = limited
+        for manager in (session._manager, *session._proxy_managers.values()):
+            manager.connection_pool_kw["timeout"] = limited
+            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated over
+                manager.pools[key].timeout = limited
+
+
+def _read(stream: Any) -> bytes:
+    """The whole body; where the call has a limit, in parts, so that a slow one is noticed."""
+    call = current()
+    if call is None or call.seconds is None:
+        return bytes(stream.read())
+    parts = []
+    while part := stream.read(_PART):
+        parts.append(part)
+        call.check()
+    return b"".join(parts)

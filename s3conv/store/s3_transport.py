@@ -19,6 +19,7 @@ from zlib import crc32
 from botocore.exceptions import ClientError
 
 from s3conv.errors import InvalidInputError
+from s3conv.store.call import current, repeated
 
 Parameters = Mapping[str, Any]
 Answer = Mapping[str, Any]
@@ -30,6 +31,10 @@ _REDIRECTS = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintExceptio
 
 _EXPECT_FROM = 1 << 20
 """Bytes of a body from which it is worth a round trip to ask first whether it will be taken."""
+
+
+_LONGEST_WAIT = 20.0
+"""Seconds that the SDK waits at most before it sends a request again, whatever its retry mode."""
 
 
 class Sending(Enum):
@@ -131,6 +136,7 @@ def teach(client: Any) -> None:
     """
     events = client.meta.events
     events.register_first("needs-retry.s3.PutObject", _end_here, unique_id="s3conv-conditional-put-is-sent-once")
+    events.register_first("needs-retry.s3", _on_attempt, unique_id="s3conv-no-retry-outlasts-its-call")
     # Last of all handlers of this event, to undo what the SDK's own has done.
     events.register_last("before-parameter-build", _ask_no_checksum, unique_id="s3conv-range-asks-no-checksum")
     events.register_last("before-send.s3.PutObject", _do_not_ask_first, unique_id="s3conv-small-put-does-not-ask-first")
@@ -146,6 +152,27 @@ def _ask_no_checksum(params: dict[str, Any], **_: object) -> None:
     # Some stores send the checksum of the whole beside a part of it, and the SDK, having asked, would compare the two.
     if sending() is Sending.RANGED_GET:
         params.pop("ChecksumMode", None)
+
+
+def _on_attempt(
+    attempts: int,
+    operation: Any,
+    response: tuple[Any, Any] | None = None,
+    caught_exception: Exception | None = None,
+    **_: object,
+) -> None:
+    call = current() if sending() is not Sending.NOT_OURS else None
+    if call is None:
+        return
+    if attempts > 1:
+        repeated()  # this one was
+    # The SDK may be about to wait, up to this long, before it sends the request again; it does not say for how long.
+    if call.left() > min(2.0 ** (attempts - 1), _LONGEST_WAIT):
+        return
+    if caught_exception is not None:
+        raise caught_exception
+    if response is not None and response[0].status_code >= 500:
+        raise ClientError(response[1], operation.name)
 
 
 def _end_here(response: tuple[Any, Any] | None = None, caught_exception: Exception | None = None, **_: object) -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from s3conv import Archive, AsyncArchive, ConversationState
+from s3conv.format.keys import document_key, log_prefix
 from s3conv.store import open_store
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
@@ -58,6 +60,34 @@ def test_save_of_a_new_conversation_is_2_puts(archive: Archive, store: ScriptedS
     assert store.log[1][1].startswith("conversations/")
 
 
+def test_the_descriptor_is_fetched_beside_the_first_request(store: ScriptedStore) -> None:
+    first: list[object] = []
+
+    class Watch(NoWait):
+        def spawn(self, fn: Any, arg: Any) -> Any:
+            first.append(arg if isinstance(arg, str) else "s3conv.json")
+            return super().spawn(fn, arg)
+
+    uses: list[tuple[Callable[[Archive], object], str]] = [
+        (lambda archive: archive.load("c"), document_key("c")),
+        (lambda archive: archive.delete("c"), document_key("c")),
+        (lambda archive: archive.list(), "index/log/"),
+        (lambda archive: archive.count({"metadata.user_id": "u"}), log_prefix('"u"')),
+    ]
+    for use, beside in uses:
+        first.clear()
+        use(Archive(store, Watch()))
+        assert first == ["s3conv.json", beside]
+
+
+def test_a_wrong_guess_of_the_partition_costs_one_request_once(store: ScriptedStore) -> None:
+    archive = Archive(store, NoWait())
+    for lists in (2, 1):
+        store.reset()
+        archive.list({"metadata.user_id": "u"})  # the archive has no partitions
+        assert store.counts["list"] == lists
+
+
 def test_one_turn_cold_is_1_get_and_2_puts(archive: Archive, store: ScriptedStore) -> None:
     archive.save(start("c"))
     store.reset()
@@ -69,6 +99,27 @@ def test_one_turn_cold_is_1_get_and_2_puts(archive: Archive, store: ScriptedStor
     with archive.edit("c") as state:
         state.add_message("user", "And now?")
     assert store.counts == {"get": 1, "put": 2}
+
+
+def test_one_turn_warm_is_2_puts(archive: Archive, store: ScriptedStore) -> None:
+    with archive.edit("c", create=start("c")) as state:
+        state.add_message("user", "Hello")
+    for _ in range(10):
+        store.reset()
+        with archive.edit("c") as state:
+            state.add_message("user", "And now?")
+        assert store.counts == {"put": 2}
+
+
+def test_one_turn_warm_is_1_put_in_an_activity_window(store: ScriptedStore) -> None:
+    archive = Archive(store, NoWait(), activity_window=60)
+    with archive.edit("c", create=start("c")) as state:
+        state.add_message("user", "Hello")
+    for _ in range(10):
+        store.reset()
+        with archive.edit("c") as state:
+            state.add_message("user", "And now?")
+        assert store.counts == {"put": 1}
 
 
 def test_one_turn_with_the_state_in_memory_is_2_puts(archive: Archive, store: ScriptedStore) -> None:
@@ -127,7 +178,7 @@ def test_ten_turns_are_30_requests_at_most(archive: Archive, store: ScriptedStor
     archive.save(start("c"))
     store.reset()
     for number in range(10):
-        with archive.edit("c") as state:
+        with archive.edit("c", fresh=True) as state:
             state.add_message("user", "x" * 200)
             state.add_message("assistant", f"{number}" * 1200)
     assert sum(store.counts.values()) == 30

@@ -115,17 +115,17 @@ def test_a_turn_of_another_process_is_1_get_and_1_put(archive: Archive, store: S
     clocks.advance(30)
     clocks.wall = 123.0  # another machine
     other = opened(store, clocks)
-    with other.edit("c") as state:
+    with other.edit("c", fresh=True) as state:
         say(state)
     assert store.counts == {"get": 1, "put": 1}
     clocks.advance(29)
     store.reset()
-    with other.edit("c") as state:
+    with other.edit("c", fresh=True) as state:
         say(state)
     assert store.counts == {"get": 1, "put": 1}
     clocks.advance(2)
     store.reset()
-    with other.edit("c") as state:
+    with other.edit("c", fresh=True) as state:
         say(state)
     assert store.counts == {"get": 1, "put": 2}
 

@@ -29,7 +29,9 @@ def test_an_example_prints_what_it_says(example: str, tmp_path: Path) -> None:
     assert run([sys.executable, "-W", "error", str(script)], tmp_path).splitlines() == expected
 
 
-@pytest.mark.parametrize("page", [*PAGES, PROJECT / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [*PAGES, PROJECT / "README.md", PROJECT / "infra" / "README.md"], ids=lambda page: page.stem
+)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]

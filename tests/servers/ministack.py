@@ -1,4 +1,4 @@
-"""MiniStack as a child of the process that wants an S3 server on loopback.
+"""MiniStack as a child of the process that wants an S3 server on loopback, or more of AWS.
 
 Law: it lives in an environment of its own, because it pins botocore, and is started from nowhere else: where that
 environment is missing, the error says how to make it.
@@ -17,10 +17,12 @@ PYTHON = PROJECT / ".venv-ministack" / "bin" / "python"
 
 
 @contextmanager
-def ministack() -> Iterator[str]:
-    """Serve S3 for as long as the context lasts; gives the URL.
+def ministack(*services: str, authorize: bool = False) -> Iterator[str]:
+    """Serve S3, or the `services` that are named, for as long as the context lasts; gives the URL.
 
-    It takes any credentials, holds everything in memory, and ends with this process, also if that is killed.
+    It holds everything in memory, and ends with this process, also if that is killed. It takes any credentials; with
+    `authorize` only those that it has given out itself, for what their policies allow, and those of its root, which are
+    "test" and "test".
 
     Raises:
         RuntimeError: its environment was not made, or it did not start; says why.
@@ -31,11 +33,10 @@ def ministack() -> Iterator[str]:
             "once, or `make .venv-ministack/.installed`"
         )
     # -I: neither this folder, where a file has its package's name, nor what the environment says is imported from.
-    command = [str(PYTHON), "-I", "-B", str(Path(__file__).with_name("serve_ministack.py"))]
+    command = [str(PYTHON), "-I", "-B", str(Path(__file__).with_name("serve_ministack.py")), *services]
     with TemporaryDirectory() as folder, (Path(folder) / "said").open("w+b") as said:
-        server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env={"TMPDIR": folder}
-        )
+        environment = {"TMPDIR": folder, "AUTH": str(authorize).lower()}
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment)
         with server:
             assert server.stdout is not None
             url = server.stdout.readline().decode().strip()

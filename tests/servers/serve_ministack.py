@@ -1,4 +1,5 @@
-"""Serves S3 by MiniStack, in memory and on loopback, for as long as its standard input stays open.
+"""Serves S3, or the services named as arguments, by MiniStack, in memory and on loopback, for as long as its standard
+input stays open.
 
 Law: it is run by the Python of MiniStack's own environment (`.venv-ministack`), imports nothing of s3conv, and prints
 one line: the server's URL. The port is bound before MiniStack is told of it, so that nobody else can take it meanwhile;
@@ -22,7 +23,7 @@ def main() -> None:
     os.environ |= {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "SERVICES": "s3",
+        "SERVICES": ",".join(sys.argv[1:]) or "s3",
         "IOT_MTLS_ENABLED": "0",
         "SFTP_ENABLED": "0",
         "LOG_LEVEL": "ERROR",

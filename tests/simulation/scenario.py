@@ -242,7 +242,7 @@ def actor(world: World, history: History, name: str, window: float = 0.0) -> Act
     made.context.new_id = new_id
     made.context.jitter = world.rng.random
     made.context.activity_window = window
-    made.context._descriptor = DESCRIPTION
+    made.context.kept.descriptor = DESCRIPTION
     return made
 
 
@@ -345,7 +345,8 @@ async def _save(me: Actor, conversation_id: str, message: str, how: str, warm: d
 
 async def _edit(me: Actor, conversation_id: str, message: str) -> None:
     user = me.world.rng.choice(USERS)
-    state = await editing.begin(me.context, conversation_id, lambda: start(conversation_id, user))
+    me.world.counts["edit of what was kept"] += me.context.kept.edited.has(conversation_id)
+    state = await editing.begin(me.context, conversation_id, lambda: start(conversation_id, user), fresh=False)
     call = Call(me.client.name, conversation_id, "merge", message, _change(me, state, message))
     await _told(me, call, editing.finish(me.context, state))
 

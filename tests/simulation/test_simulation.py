@@ -50,6 +50,7 @@ LEAST = {
     "confirmation": 12_000,
     "moved row": 6_000,
     "elided intent": 2_500,
+    "edit of what was kept": 200,
     "dropped row of a deleted or moved one": 2_000,
 }
 """How often at least each fault and each branch of the protocol was met: a simulation of nothing proves nothing."""

@@ -6,6 +6,7 @@ it has a clock of its own, may be paused, and may be killed between any two requ
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
@@ -332,7 +333,10 @@ class SimRunner:
             raise Dead
         await Sleep(self._client.world.now + seconds)
 
-    def turn(self, name: str) -> AbstractAsyncContextManager[None]:
+    async def within(self, seconds: float, request: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        return await request()
+
+    def turn(self, name: str, seconds: float = math.inf) -> AbstractAsyncContextManager[None]:
         return nullcontext()  # each client is a process of its own
 
     def has_turns(self, name: str) -> bool:

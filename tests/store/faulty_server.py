@@ -7,19 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 
 @dataclass
 class Answer:
-    """What to say. `cut` bytes of the body are promised and not sent; `drop` closes the connection without a word."""
+    """What to say. `cut` bytes of the body are promised and not sent; `drop` closes the connection without a word;
+    `hang` says nothing until the server is stopped, and `dribble` sends 64 KiB of the body fifty times a second."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut: int = 0
     drop: bool = False
+    hang: bool = False
+    dribble: bool = False
 
 
 def error(status: int, code: str, message: str = "so it is") -> Answer:
@@ -45,6 +48,7 @@ class FaultyServer:
 def faulty_server() -> Iterator[FaultyServer]:
     """Run one until the block ends."""
     told = FaultyServer()
+    over = Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -54,6 +58,9 @@ def faulty_server() -> Iterator[FaultyServer]:
             number = len(told.requests)
             told.requests.append((self.command, self.path, dict(self.headers)))
             answer = told.respond(self.command, self.path, number)
+            if answer.hang:
+                over.wait()
+                return
             if not answer.drop:
                 self.send_response_only(answer.status)
                 for name, value in answer.headers.items():
@@ -61,12 +68,21 @@ def faulty_server() -> Iterator[FaultyServer]:
                 if answer.status != 304:
                     self.send_header("Content-Length", str(len(answer.body) + answer.cut))
                 self.end_headers()
-                if self.command != "HEAD":
+                if answer.dribble:
+                    self.dribble(answer.body)
+                elif self.command != "HEAD":
                     self.wfile.write(answer.body)
             if answer.drop or answer.cut:
                 self.close_connection = True
                 with suppress(OSError):
                     self.connection.shutdown(socket.SHUT_RDWR)
+
+        def dribble(self, body: bytes) -> None:
+            with suppress(OSError):  # whoever asked has gone
+                for begin in range(0, len(body), 1 << 16):
+                    if over.wait(0.02):
+                        return
+                    self.wfile.write(body[begin : begin + (1 << 16)])
 
         do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer
 
@@ -81,6 +97,7 @@ def faulty_server() -> Iterator[FaultyServer]:
     try:
         yield told
     finally:
+        over.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -1,0 +1,142 @@
+"""An edit begins from what the edit before has saved in this process; others are noticed, and nothing is lost."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from s3conv import Archive, ConflictError, ConversationState, NotFoundError
+from s3conv.bridge import run_sync
+from s3conv.core import known
+from s3conv.format.keys import document_key
+from tests.core.conftest import NoWait
+from tests.core.stores import ScriptedStore
+
+
+def say(archive: Archive, text: str, conversation_id: str = "c") -> list[str]:
+    """Add a message; what was there before it, as the block saw it."""
+    with archive.edit(conversation_id, create=lambda: ConversationState.start(conversation_id, system="s")) as state:
+        seen = texts(state)
+        state.add_message("user", text)
+    return seen
+
+
+def texts(state: ConversationState | None) -> list[str]:
+    assert state is not None
+    return sorted(node["message"]["content"] for node in state.to_dict()["nodes"] if node["message"]["role"] == "user")
+
+
+@pytest.fixture
+def other(store: ScriptedStore) -> Archive:
+    """The same archive in another process."""
+    return Archive(store, NoWait())
+
+
+def test_what_another_process_saved_meanwhile_is_merged(archive: Archive, other: Archive, store: ScriptedStore) -> None:
+    say(archive, "one")
+    say(other, "two")
+    store.reset()
+    assert say(archive, "three") == ["one"]  # it does not know yet …
+    assert store.counts == {"put": 4, "get": 1, "delete": 1}
+    assert texts(other.load("c")) == ["one", "three", "two"]  # … but takes nothing away
+    assert say(archive, "four") == ["one", "three", "two"]
+
+
+def test_a_fresh_edit_sees_what_another_process_saved(archive: Archive, other: Archive) -> None:
+    say(archive, "one")
+    say(other, "two")
+    with archive.edit("c", fresh=True) as state:
+        assert texts(state) == ["one", "two"]
+
+
+def test_what_this_process_has_loaded_or_saved_since_is_not_forgotten(archive: Archive, other: Archive) -> None:
+    say(archive, "one")
+    say(other, "two")
+    archive.load("c")
+    assert say(archive, "three") == ["one", "two"]
+    state = archive.load("c")
+    assert state is not None
+    state.add_message("user", "four")
+    archive.save(state)
+    assert say(archive, "five") == ["four", "one", "three", "two"]
+    state = archive.load("c")
+    assert state is not None
+    state.add_message("user", "six")
+    archive.save_many([state])
+    assert say(archive, "seven") == ["five", "four", "one", "six", "three", "two"]
+
+
+def test_one_that_this_process_has_deleted_is_begun_anew(archive: Archive) -> None:
+    say(archive, "one")
+    archive.delete("c")
+    with pytest.raises(NotFoundError), archive.edit("c"):
+        pass
+    assert say(archive, "two") == []
+
+
+def test_one_that_another_process_has_deleted_is_a_conflict_and_then_begun_anew(
+    archive: Archive, other: Archive
+) -> None:
+    say(archive, "one")
+    other.delete("c")
+    with pytest.raises(ConflictError) as caught:
+        say(archive, "two")
+    assert caught.value.deleted
+    assert archive.load("c") is None
+    assert say(archive, "three") == []
+    assert texts(archive.load("c")) == ["three"]
+
+
+def test_what_a_block_does_to_its_state_afterwards_does_not_show(archive: Archive) -> None:
+    with archive.edit("c", create=ConversationState.start("c", system="s")) as state:
+        state.add_message("user", "one")
+    state.add_message("user", "never saved")
+    assert say(archive, "two") == ["one"]
+
+
+def test_what_a_block_does_that_raises_does_not_show(archive: Archive, store: ScriptedStore) -> None:
+    say(archive, "one")
+    with suppress(ZeroDivisionError), archive.edit("c") as state:
+        state.add_message("user", "two")
+        raise ZeroDivisionError
+    assert say(archive, "three") == ["one"]
+
+
+def test_an_edit_that_changes_nothing_makes_no_request(archive: Archive, store: ScriptedStore) -> None:
+    say(archive, "one")
+    store.reset()
+    for _ in range(2):
+        with archive.edit("c"):
+            pass
+    assert store.counts == {}
+
+
+def test_what_was_kept_for_15_minutes_is_loaded_again(archive: Archive, other: Archive) -> None:
+    say(archive, "one")
+    say(other, "two")
+    clock = archive._context.wall_clock
+    archive._context.wall_clock = lambda: clock() + 14 * 60
+    assert say(archive, "three") == ["one"]
+    say(other, "four")
+    archive._context.wall_clock = lambda: clock() + 30 * 60
+    assert say(archive, "five") == ["four", "one", "three", "two"]
+    archive._context.wall_clock = lambda: clock() - 60  # set back: it says nothing about an age
+    say(other, "six")
+    assert say(archive, "seven") == ["five", "four", "one", "six", "three", "two"]
+
+
+def test_no_more_is_kept_than_fits(archive: Archive, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(archive, "hello", "a")
+    head = run_sync(store.head(document_key("a")))
+    assert head is not None
+    monkeypatch.setattr(known, "EDITED_BYTES", 3 * head.size + 50)  # the size of one differs by its time and ids
+    for name in "bcde":
+        say(archive, "hello", name)
+    gets = {}
+    for name in "edcba":
+        store.reset()
+        with archive.edit(name):
+            pass
+        gets[name] = store.counts["get"]
+    assert gets == {"e": 0, "d": 0, "c": 0, "b": 1, "a": 1}
