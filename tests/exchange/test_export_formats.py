@@ -14,7 +14,7 @@ from s3conv.exchange.chats import Chat, chosen, read_chat
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut, openai_line, sharegpt_line
 from s3conv.exchange.writing import FORMATS, format_named
-from s3conv.format.document import state_from_stored, state_to_stored
+from s3conv.format.document import state_to_stored
 from tests.strategies import states
 
 CALL = {"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Łódź"}'}}
@@ -113,14 +113,6 @@ def test_an_unknown_format_is_refused_by_name() -> None:
 
 
 # --- what each format holds -----------------------------------------------------------------------------------------
-
-
-@given(states())
-def test_what_holds_everything_comes_back_equal(state: ConversationState) -> None:
-    (line,), _ = rows("jsonl", state)
-    assert state_from_stored(line) == state
-    (line,), _ = rows("dataknobs", state)
-    assert ConversationState.from_dict(line) == state
 
 
 @given(states())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 
 from s3conv import Archive, ConversationState
 from s3conv.exchange.chats import chosen, read_chat
@@ -115,6 +115,7 @@ def check(form: str, state: ConversationState) -> None:
 
 
 @pytest.mark.parametrize("form", READS)
+@settings(max_examples=60)
 @given(state=states())
 def test_any_conversation_comes_back(form: str, state: ConversationState) -> None:
     lists = form in ("openai", "sharegpt")  # whose readers ask for a role
