@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import aclosing
-from typing import NamedTuple
 
 import msgspec
 import zstandard
@@ -78,22 +77,22 @@ async def export(
         key = document_key(candidate.conversation_id, digest)
         return candidate, digest, key, await context.store.get(key)
 
-    async def read(candidate: _Candidate, key: str, found: StoredObject | None) -> Document | None:
+    def unpack(candidate: _Candidate, key: str, found: StoredObject | None) -> Document | None:
         conversation_id = candidate.conversation_id
-        if found is None:
-            if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
-                raise CorruptError(
-                    f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
-                    f"{candidate.revision}: restore it, or delete the conversation"
-                )
-            return None  # announced by a writer that went no further
-        document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
-        wanted = not document.deleted and (
-            not conditions.conditions
-            or (candidate.certain and document.stamp.revision == candidate.revision)
-            or await _matches(context, conditions, document, archive.partition_by)
-        )
-        return document if wanted else None
+        if found is not None:
+            document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
+            return None if document.deleted else document
+        if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
+            raise CorruptError(
+                f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
+                f"{candidate.revision}: restore it, or delete the conversation"
+            )
+        return None  # announced by a writer that went no further
+
+    async def is_wanted(candidate: _Candidate, document: Document) -> bool:
+        if candidate.certain and document.stamp.revision == candidate.revision:
+            return True
+        return await _matches(context, conditions, document, archive.partition_by)
 
     overtaken, progress = 0, 0
     while True:
@@ -104,7 +103,9 @@ async def export(
                 async for candidate, digest, key, found in fetched:
                     given.add(digest)
                     try:
-                        document = await read(candidate, key, found)
+                        document = unpack(candidate, key, found)
+                        if document is not None and conditions.conditions and not await is_wanted(candidate, document):
+                            document = None
                     except DAMAGE as error:
                         if on_damaged is None:
                             raise
@@ -136,7 +137,7 @@ async def _matches(context: Context, conditions: Filter, document: Document, par
     return conditions.matches(entry) is True
 
 
-class _Candidate(NamedTuple):
+class _Candidate(msgspec.Struct, frozen=True):
     """A conversation that may match. `certain`: its document at this revision does; `folded`: a segment has it."""
 
     conversation_id: str
