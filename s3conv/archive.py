@@ -18,6 +18,7 @@ from s3conv.core import stats as statistics
 from s3conv.core.calling import called, paused, streamed
 from s3conv.core.comparing import Verified
 from s3conv.core.context import Context, OnOperation
+from s3conv.core.exporting import OnDamaged
 from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
 from s3conv.core.maintaining import Maintained
@@ -312,7 +313,12 @@ class Archive(_Opened):
         )
 
     def export(
-        self, where: Where | None = None, *, skip: Container[str] = (), timeout: float | None = None
+        self,
+        where: Where | None = None,
+        *,
+        skip: Container[str] = (),
+        on_damaged: OnDamaged | None = None,
+        timeout: float | None = None,
     ) -> Iterator[Document]:
         """The documents of all conversations that meet all conditions, many fetched at a time.
 
@@ -325,14 +331,20 @@ class Archive(_Opened):
         Args:
             where: conditions; see `list`.
             skip: ids of conversations to leave out, such as those that an interrupted export has given already.
+            on_damaged: is called with the id of each conversation whose document is damaged, missing though the index
+                has it, or of a newer version, and with the error; the export then goes on without it.
 
         Raises:
-            CorruptError: a document is damaged, or missing though the index has it. Go on with `skip`.
+            CorruptError: a document is damaged or missing, and there is no `on_damaged`.
+            SchemaVersionError, UnsupportedFormatError: one was written by a newer s3conv, and there is none.
             IndexDamagedError: an object of the index is missing or unreadable.
         """
         return iter_sync(
             streamed(
-                self._context, "export", timeout, lambda context: exporting.export(context, self._cache, where, skip)
+                self._context,
+                "export",
+                timeout,
+                lambda context: exporting.export(context, self._cache, where, skip, on_damaged),
             )
         )
 
@@ -529,11 +541,19 @@ class AsyncArchive(_Opened):
         )
 
     def export(
-        self, where: Where | None = None, *, skip: Container[str] = (), timeout: float | None = None
+        self,
+        where: Where | None = None,
+        *,
+        skip: Container[str] = (),
+        on_damaged: OnDamaged | None = None,
+        timeout: float | None = None,
     ) -> AsyncGenerator[Document, None]:
         """As `Archive.export`, for `async for`."""
         return streamed(
-            self._context, "export", timeout, lambda context: exporting.export(context, self._cache, where, skip)
+            self._context,
+            "export",
+            timeout,
+            lambda context: exporting.export(context, self._cache, where, skip, on_damaged),
         )
 
     async def maintain(self, *, timeout: float | None = None) -> Maintained:

@@ -46,17 +46,26 @@ def run_sync(coro: Coroutine[Any, Any, R]) -> R:
         return result
     finally:
         coro.close()
-    raise RuntimeError("a coroutine suspended under the synchronous API: its store is asynchronous")
+    raise RuntimeError(_SUSPENDED)
+
+
+_SUSPENDED = "a coroutine suspended under the synchronous API: its store is asynchronous"
 
 
 def iter_sync(stream: AsyncGenerator[R, None]) -> Iterator[R]:
     """Iterate over an asynchronous generator whose awaits never suspend."""
     try:
         while True:
+            step = anext(stream)
             try:
-                item = run_sync(anext(stream))
+                step.send(None)  # as `run_sync` does, less the closing of what has ended
+            except StopIteration as done:
+                item: R = done.value
             except StopAsyncIteration:
                 return
+            else:
+                step.close()
+                raise RuntimeError(_SUSPENDED)
             yield item
     finally:
         run_sync(stream.aclose())

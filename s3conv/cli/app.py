@@ -253,7 +253,8 @@ def export(
     """Export conversations: as JSON lines that `s3conv import` reads, or in another format.
 
     They come by partition, and in it oldest first. A file appears when it is complete; if anything fails, what was
-    there before stays. What was interrupted goes on when the same command is run again. See docs/exporting.md.
+    there before stays. What was interrupted goes on when the same command is run again. A document that is damaged
+    is named and left out, and the exit code is 1. See docs/exporting.md.
 
     \b
     Examples:
@@ -274,6 +275,7 @@ def export(
     check_job(job, output)
     done = run_export(target, output, job)
     say_exported(done, output, time.monotonic() - began, as_json)
+    raise typer.Exit(1 if done.damaged else 0)
 
 
 @app.command()

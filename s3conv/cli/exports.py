@@ -26,7 +26,7 @@ from s3conv.bridge import run_sync
 from s3conv.cli.opening import Target
 from s3conv.cli.output import complain, note, printable
 from s3conv.cli.progress import export_progress
-from s3conv.errors import InvalidInputError
+from s3conv.errors import InvalidInputError, StorageError
 from s3conv.exchange.checkpoint import Checked
 from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
 from s3conv.exchange.outputs import Folder, Output, folder_of, open_bucket
@@ -87,9 +87,13 @@ def run_export(target: Target, place: str, job: Job) -> Exported:
         with export_progress(total) as progress:
             if place == "-" or _is_device(place):
                 with _stream(place) as out:
-                    return export_stream(archive, out, job, redaction, progress)
+                    return export_stream(archive, out, job, redaction, progress, _complain)
             with open_output(target, place, as_folder=_is_folder(job)) as (output, name):
-                return export_files(archive, output, job, name, redaction, progress)
+                return export_files(archive, output, job, name, redaction, progress, _complain)
+
+
+def _complain(conversation_id: str, error: StorageError) -> None:
+    complain(str(error))
 
 
 def _is_folder(job: Job) -> bool:
@@ -183,16 +187,21 @@ def say_exported(done: Exported, place: str, seconds: float, as_json: bool) -> N
             "continued": done.continued,
             "redacted": done.redacted,
             "left_out": dict(done.left_out),
+            "damaged": [one.conversation_id for one in done.damaged],
             "seconds": round(seconds, 3),
         }
         print(json.dumps(said), file=sys.stderr if place == "-" else sys.stdout)
         return
     if done.continued:
         note(f"went on from an export that was interrupted after {_counted(done.continued, 'conversation')}")
+    if done.left_out:
+        note("left out, as the format has no place for them:")
     for what, number in sorted(done.left_out.items()):
-        note(f"left out, as the format has no place for it: {number:,} {what}")
+        note(f"  {what}: {number:,}")
     if done.redacted:
         note(f"redacted {_counted(done.redacted, 'match', 'es')}")
+    if done.damaged:
+        note(f"could not be read, and is not there: {_counted(len(done.damaged), 'conversation')}, named above")
     if place != "-":
         note(f"{_counted(done.conversations, 'conversation')} written to {place}")
 

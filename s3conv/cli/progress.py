@@ -34,7 +34,8 @@ def byte_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def export_progress(total: int | None, done: int = 0) -> Iterator[Callable[[int, int], None]]:
     """A bar over a number of conversations; gives the function to call with each number, and their bytes."""
     written = 0
-    with _progress(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()) as bar:
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
+    with _progress(*columns, TextColumn("left")) as bar:
         task = bar.add_task("exporting", total=total, completed=done, said="")
 
         def advance(conversations: int, size: int) -> None:

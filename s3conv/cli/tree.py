@@ -13,6 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from s3conv.cli.output import crop, printable, short_time, title_of
+from s3conv.exchange.values import is_told
 from s3conv.model.message import ConversationNode, LLMMessage
 from s3conv.model.state import ConversationState
 from s3conv.model.tree import Tree
@@ -69,8 +70,8 @@ def _head(state: ConversationState) -> Iterator[Text]:
         yield Text(f"title     {crop(title, _WIDTH)}")
     if isinstance(model := state.metadata.get("model"), str):
         yield Text(f"model     {crop(printable(model), _WIDTH)}")
-    yield Text(f"created   {short_time(state.created_at)} UTC")
-    yield Text(f"updated   {short_time(state.updated_at)} UTC")
+    for what, time in (("created", state.created_at), ("updated", state.updated_at)):
+        yield Text(f"{what}   {f'{short_time(time)} UTC' if is_told(time) else 'not known'}")
     yield Text(f"messages  {messages:,} in {leaves:,} branch{'es' * (leaves != 1)}")
 
 
@@ -81,7 +82,8 @@ def _headline(node: Node, first: str, node_id: str | None, is_current: bool, on_
     )
     if data.message.name:
         line.append(f" {crop(printable(data.message.name), 60)}")
-    line.append(f"  {short_time(data.timestamp)}", "dim")
+    if is_told(data.timestamp):
+        line.append(f"  {short_time(data.timestamp)}", "dim")
     if isinstance(model := data.metadata.get("model"), str):
         line.append(f"  {crop(printable(model), 60)}", "dim")
     if data.branch_name:

@@ -4,7 +4,7 @@ Law: the index says where to look, the document has the last word. A conversatio
 is fetched once, at the first of its places in the order of keys; what it says then decides. So a save, a move, a
 delete or maintenance that goes on meanwhile never makes a conversation come twice, nor be missed if it met the
 conditions all the time. Memory holds the log, a few ranges of each run, and a window of documents, whatever the
-archive's size; and 8 bytes for each conversation that was given.
+archive's size; and 16 bytes for each conversation that was given.
 
 A reader pins one manifest. Where a segment is gone (collect deletes a day after it was replaced) it begins again with
 the index of today, and passes over what it gave already: going on behind the last key would miss what has moved to a
@@ -13,12 +13,8 @@ place before it.
 
 from __future__ import annotations
 
-import hashlib
-from array import array
-from bisect import bisect_left
 from collections.abc import AsyncGenerator, Callable, Container
 from contextlib import aclosing
-from typing import NamedTuple
 
 import msgspec
 import zstandard
@@ -30,56 +26,73 @@ from s3conv.core.loading import state_of
 from s3conv.core.log import OvertakenError, entry_of_document
 from s3conv.core.merging import Rows, merged
 from s3conv.core.segments import IndexCache, check_overtaken, fences_of, pieces_of, texts_of
-from s3conv.errors import CorruptError, UnavailableError
+from s3conv.errors import CorruptError, SchemaVersionError, StorageError, UnavailableError, UnsupportedFormatError
 from s3conv.format.document import Document, decode_document
 from s3conv.format.entry import SortKey, sort_key
 from s3conv.format.filters import Filter, Where, parse_where
-from s3conv.format.keys import SEGMENTS, document_key
+from s3conv.format.keys import SEGMENTS, digest_of, document_key
 from s3conv.format.manifest import RUNS, RunName
 from s3conv.format.rows import Row, decode_row
+from s3conv.store.base import StoredObject
 
-STREAMED = 128 * 1024
-"""Most stored bytes of a run that are fetched as one range: some 5,000 rows, which take longer to fetch than these."""
+STREAMED = 64 * 1024
+"""Most stored bytes of a run that are fetched as one range: some 800 rows, which take longer to fetch than these."""
 
 STREAMS = 4
 """Most such ranges of each run that are in memory."""
 
+DIGEST = 16
+"""How many bytes of an id's hash stand for it."""
+
+_FRESH = 1 << 20
+"""Bytes of ids that are kept as they came."""
+
 _LOG_ROWS = 1000
 
 
+DAMAGE = (CorruptError, SchemaVersionError, UnsupportedFormatError)
+"""What is wrong with one document, whatever is right with the others."""
+
+OnDamaged = Callable[[str, StorageError], None]
+"""Is told the id of a conversation that cannot be exported, and why."""
+
+
 async def export(
-    context: Context, cache: IndexCache, where: Where | None, skip: Container[str] = ()
+    context: Context,
+    cache: IndexCache,
+    where: Where | None,
+    skip: Container[str] = (),
+    on_damaged: OnDamaged | None = None,
 ) -> AsyncGenerator[Document, None]:
     """See `Archive.export`."""
     conditions = parse_where(where)
     archive = await context.descriptor()
     given = SeenIds()
-    # A zstd context belongs to one thread at a time; making one takes longer than unpacking a chat.
-    idle: list[zstandard.ZstdDecompressor] = []
+    root = context.name("")
+    # One for all of them, as they are unpacked here: a context for each request in flight would be megabytes.
+    decompressor = zstandard.ZstdDecompressor()
 
-    async def fetch(candidate: _Candidate) -> tuple[str, Document | None]:
+    async def fetch(candidate: _Candidate) -> tuple[_Candidate, bytes, str, StoredObject | None]:
+        digest = digest_of(candidate.conversation_id)
+        key = document_key(candidate.conversation_id, digest)
+        return candidate, digest, key, await context.store.get(key)
+
+    def unpack(candidate: _Candidate, key: str, found: StoredObject | None) -> Document | None:
         conversation_id = candidate.conversation_id
-        key = document_key(conversation_id)
-        found = await context.store.get(key)
-        if found is None:
-            if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
-                raise CorruptError(
-                    f"{context.name(key)} is missing, and the index has conversation {conversation_id!r} at revision "
-                    f"{candidate.revision}: restore it, or delete the conversation"
-                )
-            return conversation_id, None  # announced by a writer that went no further
-        try:
-            decompressor = idle.pop()
-        except IndexError:  # asking first would race another thread
-            decompressor = zstandard.ZstdDecompressor()
-        document = decode_document(found.body, conversation_id, context.name(key), decompressor, head_only=True)
-        idle.append(decompressor)
-        wanted = not document.deleted and (
-            not conditions.conditions
-            or (candidate.certain and document.stamp.revision == candidate.revision)
-            or await _matches(context, conditions, document, archive.partition_by)
-        )
-        return conversation_id, document if wanted else None
+        if found is not None:
+            document = decode_document(found.body, conversation_id, root + key, decompressor, head_only=True)
+            return None if document.deleted else document
+        if candidate.folded:  # a row stands for a document that was there, and a delete leaves a tombstone
+            raise CorruptError(
+                f"{root}{key} is missing, and the index has conversation {conversation_id!r} at revision "
+                f"{candidate.revision}: restore it, or delete the conversation"
+            )
+        return None  # announced by a writer that went no further
+
+    async def is_wanted(candidate: _Candidate, document: Document) -> bool:
+        if candidate.certain and document.stamp.revision == candidate.revision:
+            return True
+        return await _matches(context, conditions, document, archive.partition_by)
 
     overtaken, progress = 0, 0
     while True:
@@ -87,8 +100,17 @@ async def export(
         candidates = _candidates(view, conditions, skip, given if overtaken else ())
         try:
             async with aclosing(ordered_map(context.runner, fetch, candidates, context.store.fan_out)) as fetched:
-                async for conversation_id, document in fetched:
-                    given.add(conversation_id)
+                async for candidate, digest, key, found in fetched:
+                    given.add(digest)
+                    try:
+                        document = unpack(candidate, key, found)
+                        if document is not None and conditions.conditions and not await is_wanted(candidate, document):
+                            document = None
+                    except DAMAGE as error:
+                        if on_damaged is None:
+                            raise
+                        on_damaged(candidate.conversation_id, error)
+                        continue
                     if document is not None:
                         yield document
             return
@@ -115,7 +137,7 @@ async def _matches(context: Context, conditions: Filter, document: Document, par
     return conditions.matches(entry) is True
 
 
-class _Candidate(NamedTuple):
+class _Candidate(msgspec.Struct, frozen=True):
     """A conversation that may match. `certain`: its document at this revision does; `folded`: a segment has it."""
 
     conversation_id: str
@@ -132,6 +154,7 @@ async def _candidates(
     Those that the log knows are candidates wherever the log or a row matches: which of them counts, the document says.
     """
     low, high = conditions.key_range(view.partition_by)
+    bounded = bool(low or high)
     from_log: set[str] = set()
     placed = {
         entry.conversation_id
@@ -145,7 +168,7 @@ async def _candidates(
         async for rows in stream:
             for key, revision, _, gone, line in rows:
                 conversation_id = key[2]
-                if gone or not _inside(key, low, high):
+                if gone or (bounded and not _inside(key, low, high)):
                     continue
                 answer: bool | None = True
                 told = view.log.get(conversation_id)
@@ -204,48 +227,47 @@ async def _run_rows(view: View, conditions: Filter, run: RunName) -> Rows:
 
 
 class SeenIds:
-    """Conversation ids that were given already, in 8 bytes each: a hash of them.
+    """Conversation ids that were given already, in 16 bytes each: the first of their SHA-256.
 
-    Two ids may share it: among ten million, the chance that one is taken for another is one in 370,000 at worst. Many
-    are added before any is asked for: asking sorts what was added.
+    Two ids that share these are not to be expected before there are 10^18.
     """
 
-    def __init__(self, hash_of: Callable[[str], int] = hash) -> None:
-        """Begin with none. `hash_of` gives 64 bits: Python's own, which differs in every process, unless told."""
-        self._hash_of = hash_of
-        self._fresh = array("Q")
-        self._buckets = [array("Q") for _ in range(256)]
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._fresh = bytearray()
+        self._buckets: list[bytearray] = []
 
-    def add(self, conversation_id: str) -> None:
-        """Take an id; each once."""
-        self._fresh.append(self._hash_of(conversation_id) & _MASK)
+    def add(self, digest: bytes) -> None:
+        """Take an id's `digest_of`, each once."""
+        self._fresh += digest[:DIGEST]
+        if len(self._fresh) > _FRESH:
+            self._sort()
 
-    def add_hash(self, number: int) -> None:
-        """Take the hash of an id."""
-        self._fresh.append(number & _MASK)
+    def add_all(self, digests: bytes) -> None:
+        """Take many, end to end, of `DIGEST` bytes each."""
+        self._fresh += digests
+        self._sort()
 
     def __contains__(self, conversation_id: object) -> bool:
         if self._fresh:
             self._sort()
-        number = self._hash_of(str(conversation_id)) & _MASK
-        bucket = self._buckets[number & 255]
-        place = bisect_left(bucket, number)
-        return place < len(bucket) and bucket[place] == number
+        if not self._buckets:
+            return False
+        digest = digest_of(str(conversation_id))[:DIGEST]
+        bucket = self._buckets[digest[0] << 8 | digest[1]]
+        place = bucket.find(digest)
+        while place > 0 and place % DIGEST:  # the end of one and the beginning of the next
+            place = bucket.find(digest, place + 1)
+        return place >= 0
 
     def __len__(self) -> int:
-        return len(self._fresh) + sum(map(len, self._buckets))
+        return (len(self._fresh) + sum(map(len, self._buckets))) // DIGEST
 
     def _sort(self) -> None:
-        # By buckets, because sorting makes a list of numbers, each far larger than 8 bytes.
-        for number in self._fresh:
-            self._buckets[number & 255].append(number)
-        self._fresh = array("Q")
-        self._buckets = [array("Q", sorted(bucket)) for bucket in self._buckets]
-
-
-_MASK = 2**64 - 1
-
-
-def lasting_hash(conversation_id: str) -> int:
-    """A hash for `SeenIds` that is the same in every process: 64 bits of the SHA-256."""
-    return int.from_bytes(hashlib.sha256(conversation_id.encode()).digest()[:8])
+        """Move what is fresh into buckets by its first two bytes: of ten million ids each has some 2 KB to search."""
+        if not self._buckets:
+            self._buckets = [bytearray() for _ in range(1 << 16)]
+        for start in range(0, len(self._fresh), DIGEST):
+            digest = self._fresh[start : start + DIGEST]
+            self._buckets[digest[0] << 8 | digest[1]] += digest
+        self._fresh.clear()

@@ -1,21 +1,19 @@
 """What an export remembers of itself: the checkpoint while it runs, the manifest when it is finished.
 
 Law: a checkpoint is written after what it speaks of survives. So what it says is done is done; what was written after
-it is cut off or written over when the export goes on. Ids are kept as 8 bytes each, in files beside it that are never
+it is cut off or written over when the export goes on. Ids are kept as 16 bytes each, in files beside it that are never
 changed. The manifest is written last: where it is, everything is there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
-from array import array
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 import msgspec
 
-from s3conv.core.exporting import SeenIds, lasting_hash
+from s3conv.core.exporting import SeenIds
 from s3conv.errors import CorruptError, InvalidInputError
 from s3conv.exchange.outputs import Output
 from s3conv.format.codec import to_json
@@ -24,6 +22,9 @@ _Kind = TypeVar("_Kind")
 
 MANIFEST = "_manifest.json"
 _CHECKPOINT = "checkpoint.json"
+_FORMAT = 2
+"""Of the checkpoint; 1 had 8 bytes for each id."""
+
 _PIECE = 1 << 20
 
 
@@ -35,6 +36,13 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     bytes: int
     sha256: str
+
+
+class Damaged(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation that is not in an export, because it could not be read, and why."""
+
+    conversation_id: str
+    reason: str
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +65,10 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished export consists of. `settings` has the archive, the format and the filter."""
+    """What a finished export consists of. `settings` has the archive, the format and the filter.
+
+    `damaged`: what meets the filter, as far as can be told, and is not there.
+    """
 
     format: int
     kind: str
@@ -69,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     bytes: int
     shards: list[Shard]
+    damaged: list[Damaged] = []
 
 
 @dataclass(slots=True)
@@ -82,9 +94,9 @@ class Checkpoint:
     begun: Begun | None = None
     per_shard: int | None = None
     """Conversations in each of so many shards, by their number when the export began."""
-    seen: SeenIds = field(default_factory=lambda: SeenIds(lasting_hash))
-    fresh: array[int] = field(default_factory=lambda: array("Q"))
-    """The hashes of the ids that no checkpoint has yet."""
+    seen: SeenIds = field(default_factory=SeenIds)
+    fresh: bytearray = field(default_factory=bytearray)
+    """What `SeenIds` is given of the ids that no checkpoint has yet, end to end."""
     id_files: int = 0
 
     @property
@@ -94,11 +106,11 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write it. What it speaks of has to survive already."""
-        self.output.put(f"{self.output.working}ids-{self.id_files:06}", _big_endian(self.fresh))
+        self.output.put(f"{self.output.working}ids-{self.id_files:06}", bytes(self.fresh))
         del self.fresh[:]
         self.id_files += 1
         saved = _Saved(
-            format=1,
+            format=_FORMAT,
             kind="export checkpoint",
             settings=self.settings,
             started=self.started,
@@ -109,13 +121,6 @@ class Checkpoint:
         )
         body = to_json(msgspec.to_builtins(saved), "a checkpoint")
         self.output.put(self.output.working + _CHECKPOINT, body)
-
-
-def _big_endian(numbers: array[int]) -> bytes:
-    if sys.byteorder == "little":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers.tobytes()
 
 
 def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> Checkpoint:
@@ -130,6 +135,10 @@ def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> C
     saved = _read(output, output.working + _CHECKPOINT, _Saved)
     if saved is None:
         return checkpoint
+    if saved.format != _FORMAT:
+        raise InvalidInputError(
+            f"{where} is of another version of s3conv: go on with that, or remove it to begin again"
+        )
     if saved.settings != settings:
         differ = sorted(name for name in {*settings, *saved.settings} if saved.settings.get(name) != settings.get(name))
         raise InvalidInputError(
@@ -141,8 +150,8 @@ def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> C
         if file is None:
             raise CorruptError(f"{where}ids-{number:06} is missing: remove {where} to begin again")
         with file:
-            while hashed := file.read(8):
-                checkpoint.seen.add_hash(int.from_bytes(hashed))
+            while digests := file.read(_PIECE):
+                checkpoint.seen.add_all(digests)
     checkpoint.started, checkpoint.shards = saved.started, list(saved.shards)
     checkpoint.begun, checkpoint.id_files, checkpoint.per_shard = saved.begun, saved.id_files, saved.per_shard
     return checkpoint
@@ -215,6 +224,8 @@ def check_export(output: Output) -> Checked:
     for name, found in sums.items():
         if getattr(manifest, name) != found:
             problems.append(f"{MANIFEST}: says {getattr(manifest, name):,} {name}, its shards have {found:,}")
+    for one in manifest.damaged:
+        problems.append(f"conversation {one.conversation_id!r} is not in it, as it could not be read: {one.reason}")
     return Checked(manifest.conversations, manifest.rows, len(manifest.shards), problems)
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from s3conv.archive import Archive
-from s3conv.core.exporting import lasting_hash
-from s3conv.errors import InvalidInputError
+from s3conv.core.exporting import DAMAGE, DIGEST, OnDamaged
+from s3conv.errors import InvalidInputError, StorageError
 from s3conv.exchange.chats import Branches
 from s3conv.exchange.checkpoint import (
     MANIFEST,
     Begun,
     Checkpoint,
+    Damaged,
     Manifest,
     Shard,
     digest,
@@ -33,6 +34,7 @@ from s3conv.exchange.writing import Format, LineWriter, Reader, Writer, format_n
 from s3conv.format.document import Document
 from s3conv.format.entry import index_time
 from s3conv.format.filters import Where, list_hash, parse_order, parse_where
+from s3conv.format.keys import digest_of
 from s3conv.model.message import utcnow
 
 CHECKPOINT_EVERY = 10.0
@@ -78,6 +80,8 @@ class Exported:
     continued: int = 0
     """How many of the conversations were there already when this run began."""
     left_out: LeftOut = field(default_factory=LeftOut)
+    damaged: list[Damaged] = field(default_factory=list)
+    """What could not be read, and is not there."""
 
 
 def export_stream(
@@ -86,8 +90,11 @@ def export_stream(
     job: Job,
     redaction: Redaction | None = None,
     progress: Progress = lambda conversations, size: None,
+    on_damaged: OnDamaged | None = None,
 ) -> Exported:
     """Write everything to one open file, which is left open; nothing is kept to go on from.
+
+    Args: as of `export_files`.
 
     Raises:
         InvalidInputError: the job cannot be done so.
@@ -100,12 +107,21 @@ def export_stream(
         raise InvalidInputError(f"{form.name} cannot be a stream: expected a file or a folder to write to")
     writer = LineWriter(out, form.render, reader)
     done = Exported(files=1, left_out=reader.left_out)
-    for document in archive.export(job.where):
-        before = writer.size
-        done.rows += writer.add(document)
-        done.conversations += 1
-        progress(1, writer.size - before)
+    tell = _teller(done, progress, on_damaged)
+    size = conversations = rows = 0
+    for document in archive.export(job.where, on_damaged=tell):
+        try:
+            rows += writer.add(document)
+        except DAMAGE as error:
+            if tell is None:
+                raise
+            tell(document.conversation_id, error)
+            continue
+        conversations += 1
+        progress(1, writer.size - size)
+        size = writer.size
     writer.finish()
+    done.conversations, done.rows = conversations, rows
     done.bytes, done.redacted = writer.size, redaction.found
     return done
 
@@ -117,6 +133,7 @@ def export_files(
     name: str | None = None,
     redaction: Redaction | None = None,
     progress: Progress = lambda conversations, size: None,
+    on_damaged: OnDamaged | None = None,
 ) -> Exported:
     """Write files, and go on where an export with the same job was interrupted.
 
@@ -127,19 +144,37 @@ def export_files(
         name: of the one file to write; without it, shards and a manifest are, or the pages of a format that has pages.
         redaction: of `job.redact`, to watch over; made if not given.
         progress: see `Progress`.
+        on_damaged: is told of each conversation that cannot be read, as in `Archive.export`, and the export goes on
+            without it; its manifest says so. Without, the first one ends the export.
 
     Raises:
         InvalidInputError: the job cannot be done so, or there is something else where the shards should go.
         StorageError: as for `Archive.export`. Export again to go on.
     """
     run = _begin(archive, output, job, name, redaction, progress)
+    run.tell = _teller(run.done, progress, on_damaged)
+    # What was damaged is in no checkpoint, and so tried again when an export is gone on with.
+    skip = run.checkpoint.seen if run.checkpoint.exists else ()
     try:
-        for document in archive.export(job.where, skip=run.checkpoint.seen if run.checkpoint.exists else ()):
+        for document in archive.export(job.where, skip=skip, on_damaged=run.tell):
             run.take(document)
         return run.finish()
     except BaseException:
         run.abandon()
         raise
+
+
+def _teller(done: Exported, progress: Progress, on_damaged: OnDamaged | None) -> OnDamaged | None:
+    """What is told of a conversation that cannot be read; None if that ends the export."""
+    if on_damaged is None:
+        return None
+
+    def tell(conversation_id: str, error: StorageError) -> None:
+        done.damaged.append(Damaged(conversation_id=conversation_id, reason=str(error)))
+        on_damaged(conversation_id, error)
+        progress(1, 0)
+
+    return tell
 
 
 @dataclass(slots=True)
@@ -156,6 +191,7 @@ class _Run:
     shard_size: int | None
     progress: Progress
     done: Exported
+    tell: OnDamaged | None = None
     file: IO[bytes] | None = None
     writer: Writer | None = None
     conversations: int = 0
@@ -176,9 +212,15 @@ class _Run:
         """Write a conversation."""
         writer = self.writer or self.begin()
         before = writer.size + writer.beside
-        self.rows += writer.add(document)
+        try:
+            self.rows += writer.add(document)
+        except DAMAGE as error:
+            if self.tell is None:
+                raise
+            self.tell(document.conversation_id, error)
+            return
         self.conversations += 1
-        self.checkpoint.fresh.append(lasting_hash(document.conversation_id))
+        self.checkpoint.fresh += digest_of(document.conversation_id)[:DIGEST]
         self.reached = self.conversations, self.rows, writer.size
         self.progress(1, writer.size + writer.beside - before)
         if self.saves_midway:
@@ -212,7 +254,7 @@ class _Run:
             return
         conversations, rows, size = self.reached
         self.output.flush(self.file)
-        del self.checkpoint.fresh[conversations - self.saved_at :]  # an interruption may come anywhere
+        del self.checkpoint.fresh[(conversations - self.saved_at) * DIGEST :]  # an interruption may come anywhere
         self.checkpoint.begun = Begun(conversations=conversations, rows=rows, bytes=size)
         self.checkpoint.save()
         self.saved, self.saved_at = time.monotonic(), conversations
@@ -317,7 +359,7 @@ def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
         "branches": branches,
         "where": [f"{one.field} {one.op} {one.operand}" for one in conditions.conditions],
         "where_hash": list_hash(conditions, parse_order("created_at")),
-        "redact": [f"{lasting_hash(pattern):016x}" for pattern in job.redact],
+        "redact": [digest_of(pattern).hex()[:16] for pattern in job.redact],
         "shards": job.shards,
         "shard_size": job.shard_size,
     }
@@ -342,4 +384,5 @@ def _manifest(checkpoint: Checkpoint, done: Exported) -> Manifest:
         rows=done.rows,
         bytes=done.bytes,
         shards=checkpoint.shards,
+        damaged=done.damaged,
     )

@@ -15,6 +15,7 @@ from s3conv.exchange.html_pieces import piece_html
 from s3conv.exchange.pieces import Said, as_json, is_result, line_of, read_node, title_of
 from s3conv.exchange.prose import code_block, escape
 from s3conv.exchange.stretches import Stretch, stretches
+from s3conv.exchange.values import is_told
 from s3conv.model.message import ConversationNode, LLMMessage, as_utc
 from s3conv.model.state import ConversationState
 
@@ -66,7 +67,8 @@ def _page_head(state: ConversationState, found: list[Stretch], back: str | None)
         facts.append(counted(branches, "branch", "branches"))
     if isinstance(model := state.metadata.get("model"), str):
         facts.append(f"<bdi>{escape(model)}</bdi>")
-    facts += [f"created {short_time(state.created_at)}", f"updated {short_time(state.updated_at)} UTC"]
+    if is_told(state.updated_at):
+        facts += [f"created {short_time(state.created_at)}", f"updated {short_time(state.updated_at)} UTC"]
     yield f'<p class="facts">{" <i>·</i> ".join(facts)}</p>'
     about: dict[str, Any] = {"conversation_id": state.conversation_id}
     about |= {name: value for name, value in (("metadata", state.metadata), ("more", state.extra)) if value}
@@ -156,7 +158,8 @@ def _message_head(node: ConversationNode, said: Said, number: int, before: Conve
         if text:
             head.append(f'<span class="{name}"><bdi>{escape(text)}</bdi></span>')
     same_day = before is not None and as_utc(before.timestamp).date() == as_utc(node.timestamp).date()
-    head.append(f'<a class="at" href="#m{number}">{short_time(node.timestamp, with_day=not same_day)}</a>')
+    at = short_time(node.timestamp, with_day=not same_day) if is_told(node.timestamp) else f"#{number}"
+    head.append(f'<a class="at" href="#m{number}">{at}</a>')
     if said.beside:
         dots = '<span title="Details">···</span>'
         head.append(fold("beside", dots, code_block(as_json(said.beside), "JSON")))

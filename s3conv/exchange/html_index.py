@@ -12,6 +12,7 @@ from datetime import datetime
 from s3conv.exchange.html_frame import PAGE_END, counted, page_begin, short_time
 from s3conv.exchange.pieces import first_words, title_of
 from s3conv.exchange.prose import escape
+from s3conv.exchange.values import is_told
 from s3conv.model.message import as_utc
 from s3conv.model.state import ConversationState
 
@@ -79,7 +80,8 @@ def row_html(row: IndexRow) -> str:
     facts = [counted(row.messages, "message")]
     if row.branches > 1:
         facts.append(counted(row.branches, "branch", "branches"))
-    facts.append(short_time(row.updated_at))
+    if is_told(row.updated_at):
+        facts.append(short_time(row.updated_at))
     text = f'<p class="text" dir="auto">{escape(row.text)}</p>' if row.text and row.text != row.title else ""
     return (
         f'<li data-updated="{updated}" data-messages="{row.messages}">'

@@ -29,6 +29,7 @@ from s3conv.exchange.pieces import (
 )
 from s3conv.exchange.prose import is_readable, printable
 from s3conv.exchange.stretches import Stretch, stretches
+from s3conv.exchange.values import is_told
 from s3conv.model.message import ConversationNode
 from s3conv.model.state import ConversationState
 
@@ -116,12 +117,13 @@ def _message(node: ConversationNode, anchor: str, details: bool) -> Iterator[str
     said = read_node(node)
     role = node.message.role
     yield f"## {_ROLES.get(role) or _escaped(role) or 'No role'}"
-    facts = [node.timestamp.isoformat(sep=" ")]
+    facts = [node.timestamp.isoformat(sep=" ")] if is_told(node.timestamp) else []
     told = {piece.name for piece in said.pieces if isinstance(piece, Result)}
     facts += [_escaped(text) for text in (node.message.name, said.model) if text and text not in told]
     if node.branch_name:
         facts.append(f"branch {_escaped(node.branch_name)}")
-    yield f"{anchor}*{' · '.join(facts)}*"
+    if anchor or facts:
+        yield f"{anchor}*{' · '.join(facts)}*" if facts else anchor
     blocks = [block for piece in said.pieces for block in _piece(piece)]
     yield from blocks or ["*A place without a message*" if said.synthetic else "*No text*"]
     if details and said.beside:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import IO, Literal, Protocol
 
-from s3conv.errors import StorageError
+from s3conv.errors import CorruptError, InvalidInputError, StorageError
 from s3conv.exchange.chats import Chat
 from s3conv.exchange.outputs import Output
 from s3conv.format.codec import to_json
@@ -58,9 +58,13 @@ class PageWriter:
     def add(self, document: Document) -> int:
         """See `Writer.add`."""
         chats = self._reader.chats(document)
-        for chat in chats:
-            self._add(chat.state())
-        return len(chats)
+        try:
+            states = [chat.state() for chat in chats]
+        except InvalidInputError as error:
+            raise CorruptError(f"{document.what} is not a conversation: {error}") from None
+        for state in states:
+            self._add(state)
+        return len(states)
 
     def _add(self, state: ConversationState) -> None:
         from s3conv.exchange.naming import file_name, link_to

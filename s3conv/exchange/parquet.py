@@ -123,9 +123,9 @@ class ParquetWriter:
 
     def add(self, document: Document) -> int:
         """See `Writer.add`."""
-        rows = 0
-        for chat in self._reader.chats(document):
-            rows += self._add(chat)
+        # All times first: of a conversation that has none where one should be, no row is begun.
+        chats = [(chat, _Times(chat)) for chat in self._reader.chats(document)]
+        rows = sum(self._add(chat, times) for chat, times in chats)
         if self._held >= BATCH:
             self._end_batch()
         if self._batched >= GROUP:
@@ -144,15 +144,15 @@ class ParquetWriter:
         with suppress(OSError):  # pyarrow writes the end of the file, for which there may be no room
             self._writer.close()
 
-    def _add_conversation(self, chat: Chat) -> int:
+    def _add_conversation(self, chat: Chat, times: _Times) -> int:
         fields, rows = chat.fields, self._rows
         metadata = _json.encode(chat.metadata).decode()
         for name, value in zip(
             CONVERSATION,
             (
                 chat.conversation_id,
-                _micros(chat, fields.get("created_at"), "created_at"),
-                _micros(chat, fields.get("updated_at"), "updated_at"),
+                times.created,
+                times.updated,
                 fields["schema_version"],
                 len(chat.nodes),
                 len(chat.leaves()),
@@ -163,21 +163,21 @@ class ParquetWriter:
         ):
             rows[name].append(value)
         self._held += _ROW + len(metadata)
-        for position, node in enumerate(chat.nodes):
-            self._add_message(chat, position, node)
+        for node, time in zip(chat.nodes, times.nodes, strict=True):
+            self._add_message(node, time)
         self._ends.append(self._ends[-1] + len(chat.nodes))
         return 1
 
-    def _add_messages(self, chat: Chat) -> int:
+    def _add_messages(self, chat: Chat, times: _Times) -> int:
         leading = set(chat.path(chat.current))
-        for position, node in enumerate(chat.nodes):
+        for position, (node, time) in enumerate(zip(chat.nodes, times.nodes, strict=True)):
             self._rows["conversation_id"].append(chat.conversation_id)
             self._rows["position"].append(position)
             self._rows["is_current"].append(position in leading)
-            self._add_message(chat, position, node)
+            self._add_message(node, time)
         return len(chat.nodes)
 
-    def _add_message(self, chat: Chat, position: int, node: dict[str, Any]) -> None:
+    def _add_message(self, node: dict[str, Any], time: int) -> None:
         columns, message = self._messages, node["message"]
         content = message.get("content")
         parts = _json_or_none(content) if isinstance(content, list) else None
@@ -190,7 +190,7 @@ class ParquetWriter:
         columns["tool_calls"].append(_json_or_none(message.get("tool_calls")))
         columns["function_call"].append(_json_or_none(message.get("function_call")))
         columns["tool_call_id"].append(message.get("tool_call_id"))
-        columns["timestamp"].append(_micros(chat, node.get("timestamp"), f"nodes[{position}].timestamp"))
+        columns["timestamp"].append(time)
         columns["prompt_name"].append(_text(node.get("prompt_name")))
         columns["branch_name"].append(_text(node.get("branch_name")))
         metadata = _json_or_none(node.get("metadata") or None)
@@ -227,6 +227,22 @@ class ParquetWriter:
         messages = arrow.StructArray.from_arrays(self._arrays(self._messages), fields=list(message))
         lists = arrow.ListArray.from_arrays(arrow.array(self._ends, arrow.int32()), messages)
         return arrow.RecordBatch.from_arrays([*self._arrays(self._rows), lists], schema=self._schema)
+
+
+class _Times:
+    """The times of a conversation and of its messages.
+
+    Raises:
+        CorruptError: one of them is none.
+    """
+
+    def __init__(self, chat: Chat) -> None:
+        self.created = _micros(chat, chat.fields.get("created_at"), "created_at")
+        self.updated = _micros(chat, chat.fields.get("updated_at"), "updated_at")
+        self.nodes = [
+            _micros(chat, node.get("timestamp"), f"nodes[{position}].timestamp")
+            for position, node in enumerate(chat.nodes)
+        ]
 
 
 def _micros(chat: Chat, text: Any, where: str) -> int:

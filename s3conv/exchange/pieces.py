@@ -1,8 +1,8 @@
 """What a message says, as a list of pieces to show: prose, code, thoughts, calls, results, attachments, JSON.
 
 Law: everything that a message holds is in a piece or, if it is not worth a reader's eye, in `beside`; nothing is
-dropped. The forms of parts are those of OpenAI, Anthropic, ChatGPT's export and coding agents; one of no known form
-is shown as JSON.
+dropped. The forms of parts are those of OpenAI, Anthropic, ChatGPT's export, LLaMA-Factory and coding agents; one of
+no known form is shown as JSON.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def first_words(state: ConversationState, limit: int) -> str:
 def line_of(message: LLMMessage, limit: int) -> str:
     """The beginning of what a message says, on one line of at most `limit` characters."""
     parts = message.content if isinstance(message.content, list) else [message.content]
-    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    texts = (part.get("text", part.get("value")) if isinstance(part, dict) else part for part in parts)
     said = " ".join(text[: limit * 4] for text in texts if isinstance(text, str))
     line = " ".join(said[: limit * 4].split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
@@ -204,7 +204,7 @@ def _read_part(part: Any, left: list[Any], nested: bool = False) -> Piece:
             piece = Prose(text)
         case {"type": "thinking", "thinking": str(text), **rest}:
             piece = Thought(text)
-        case {"type": "reasoning", "text": str(text), **rest}:
+        case {"type": "reasoning", "text": str(text), **rest} | {"type": "reasoning", "value": str(text), **rest}:
             piece = Thought(text)
         case {"content_type": "reasoning_recap", "content": str(text), **rest}:
             piece = Thought(text)
@@ -249,7 +249,7 @@ def _read_part(part: Any, left: list[Any], nested: bool = False) -> Piece:
             piece = _at("file", url, _take_name(inner))
         case {"content_type": "image_asset_pointer", "asset_pointer": str(url), **rest}:
             piece = Attachment("image", url=url)
-        case {"text": str(text), **rest}:
+        case {"text": str(text), **rest} | {"type": "text", "value": str(text), **rest}:
             rest = _without(rest, type="text")
             piece = Prose(text)
         case {}:

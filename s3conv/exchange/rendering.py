@@ -64,8 +64,9 @@ def _openai_message(node: dict[str, Any], left_out: LeftOut) -> dict[str, Any] |
 
 def _openai_parts(parts: list[Any], left_out: LeftOut) -> Iterator[dict[str, Any]]:
     for part in parts:
-        if isinstance(part, str):
-            yield {"type": "text", "text": part}
+        text = text_in(part)
+        if text is not None and not (isinstance(part, dict) and part.get("text") == text):
+            yield {"type": "text", "text": text}
         elif isinstance(part, dict) and part.get("type") in _OPENAI_PARTS:
             yield part
         else:
@@ -127,13 +128,19 @@ def text_of(content: Any, left_out: LeftOut) -> str:
         return content or ""
     texts = []
     for part in content:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        else:
+        text = text_in(part)
+        if text is None:
             left_out[_kind(part)] += 1
+        else:
+            texts.append(text)
     return "\n".join(texts)
+
+
+def text_in(part: Any) -> str | None:
+    """The text that a part is; None if it is anything else. LLaMA-Factory's rows have it under `value`."""
+    if isinstance(part, dict) and part.get("type") == "text":
+        part = part.get("text", part.get("value"))
+    return part if isinstance(part, str) else None
 
 
 def dataknobs_line(chat: Chat, left_out: LeftOut) -> bytes | None:

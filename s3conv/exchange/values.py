@@ -19,6 +19,14 @@ from s3conv.format.codec import to_json
 from s3conv.model.message import as_utc
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for a time where the source has none, and nothing near it has one."""
+
+
+def is_told(time: datetime) -> bool:
+    """Whether a time is more than that."""
+    return as_utc(time) != EPOCH
+
+
 """The time of what has none, and nothing near it to take one from."""
 
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[{}\[\]]', re.DOTALL)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
-from s3conv.errors import InvalidInputError
+from s3conv.errors import CorruptError, InvalidInputError
 from s3conv.exchange.chats import Branches, Chat, chosen, read_chat
 from s3conv.exchange.outputs import Output
 from s3conv.exchange.pages import Kind, PageWriter
@@ -98,7 +98,11 @@ class Writer(Protocol):
     beside: int
 
     def add(self, document: Document) -> int:
-        """Write a conversation, and return in how many rows."""
+        """Write a conversation, and return in how many rows.
+
+        Raises:
+            CorruptError, SchemaVersionError: it cannot be read; nothing of it was written.
+        """
         ...
 
     def finish(self) -> None:
@@ -124,14 +128,17 @@ class LineWriter:
 
     def add(self, document: Document) -> int:
         """See `Writer.add`."""
-        if self._copies:
-            line = document.line
-            self._file.write(line)
-            self._file.write(b"\n")
-            self.size += len(line) + 1
-            return 1
-        reader = self._reader
-        rendered = [self._render(chat, reader.left_out) for chat in reader.chats(document)]
+        chats = () if self._copies else self._reader.chats(document)
+        try:
+            if self._copies:
+                line = document.line
+                self._file.write(line)
+                self._file.write(b"\n")
+                self.size += len(line) + 1
+                return 1
+            rendered = [self._render(chat, self._reader.left_out) for chat in chats]
+        except InvalidInputError as error:
+            raise CorruptError(f"{document.what} cannot be written as lines: {error}") from None
         lines = [line for line in rendered if line is not None]
         for line in lines:
             self._file.write(line)

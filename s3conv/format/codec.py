@@ -106,7 +106,8 @@ def decompress(
         if size > limit:
             raise CorruptError(f"{what} says that it holds {size:,} bytes; at most {limit:,} are read")
         decompressor = decompressor or zstandard.ZstdDecompressor()
-        return decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
+        # By position: max_output_size, read_across_frames, allow_extra_data. Naming them costs a twentieth of the work.
+        return decompressor.decompress(frame, size, False, False)
     except zstandard.ZstdError as error:
         raise CorruptError(f"{what} is not a whole zstd frame ({len(frame):,} bytes found): {error}") from None
     except MemoryError:

@@ -92,8 +92,7 @@ NOTHING = Stamp(0, "", ())
 """What the first write of a conversation builds on."""
 
 
-@dataclass(frozen=True)  # no slots: what it says is decoded when somebody asks, and kept
-class Document:
+class Document(msgspec.Struct, frozen=True, dict=True):  # dict: what it says is decoded when somebody asks, and kept
     """A document as it was read: what it says, still as JSON, and which write it is.
 
     `what` is the object's name, for errors.
@@ -105,6 +104,7 @@ class Document:
     what: str
     _raw: bytes
     _part: bytes
+    _ours: bool = False
 
     @cached_property
     def stamp(self) -> Stamp:
@@ -120,9 +120,9 @@ class Document:
     def line(self) -> bytes:
         """The conversation as one line of s3conv's JSON lines: the stored form less its `s3conv` part, no newline."""
         # Our own writer's layout: the part comes first, so it can be cut off.
-        end = len(_FIRST) + len(self._part)
-        if self._raw.startswith(_FIRST) and self._raw[end : end + 1] == b"," and b"\n" not in self._raw:
-            return b"{" + self._raw[end + 1 :]
+        raw, end = self._raw, len(_FIRST) + len(self._part)
+        if (self._ours or (raw.startswith(_FIRST) and raw.startswith(b",", end))) and b"\n" not in raw:
+            return b"{" + raw[end + 1 :]
         return to_json(self.fields(), f"conversation {self.conversation_id!r}")
 
     def fields(self) -> dict[str, Any]:
@@ -367,7 +367,7 @@ def decode_document(
     raw = decompress(body, what, decompressor=decompressor)
     ours = _OURS.match(raw) if head_only and body[4] & _CHECKSUM else None
     if ours is not None and conversation_id is not None and ours[2].decode() == conversation_id:
-        return Document(conversation_id, False, len(body), what, raw, ours[1])
+        return Document(conversation_id, False, len(body), what, raw, ours[1], True)
     head = _read_head(raw, what)
     part, found = bytes(head.s3conv), head.conversation_id
     _, kind = _read_part(part, what)

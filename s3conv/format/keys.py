@@ -28,7 +28,8 @@ PROBE = "probe/"
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID = re.compile(f"[{_CROCKFORD}]{{26}}")
-_ALWAYS_SAFE = re.compile(r"[A-Za-z0-9_-]*")
+_SAFE = re.compile(f"[A-Za-z0-9_-]{{1,{MAX_ENCODED_ID}}}")
+"""What is an id, and its own file name."""
 
 
 def check_id(conversation_id: str) -> str:
@@ -50,21 +51,28 @@ def check_id(conversation_id: str) -> str:
 
 def encode_id(conversation_id: str) -> str:
     """The id as a file name: all but `A-Za-z0-9_-` percent-encoded, a long one cut and marked by its hash."""
+    if type(conversation_id) is str and _SAFE.fullmatch(conversation_id):
+        return conversation_id
     check_id(conversation_id)
-    if _ALWAYS_SAFE.fullmatch(conversation_id):
-        encoded = conversation_id
-    else:
-        # quote() leaves '.' and '~' as they are; neither may be left: '..' is a way out, '~' marks cut ids.
-        encoded = quote(conversation_id, safe="").replace(".", "%2E").replace("~", "%7E")
+    # quote() leaves '.' and '~' as they are; neither may be left: '..' is a way out, '~' marks cut ids.
+    encoded = quote(conversation_id, safe="").replace(".", "%2E").replace("~", "%7E")
     if len(encoded) <= MAX_ENCODED_ID:
         return encoded
     return f"{encoded[:100]}~{hashlib.sha256(conversation_id.encode()).hexdigest()}"
 
 
-def document_key(conversation_id: str) -> str:
-    """Where a conversation's document, tombstone or stub lies."""
+_HH = [f"{number:02x}" for number in range(256)]
+
+
+def digest_of(conversation_id: str) -> bytes:
+    """The SHA-256 of an id."""
+    return hashlib.sha256(conversation_id.encode()).digest()
+
+
+def document_key(conversation_id: str, digest: bytes | None = None) -> str:
+    """Where a conversation's document, tombstone or stub lies. `digest`: its `digest_of`, where that is known."""
     encoded = encode_id(conversation_id)
-    return f"{CONVERSATIONS}{hashlib.sha256(conversation_id.encode()).hexdigest()[:2]}/{encoded}.json.zst"
+    return f"{CONVERSATIONS}{_HH[(digest or digest_of(conversation_id))[0]]}/{encoded}.json.zst"
 
 
 def id_hash(conversation_id: str) -> str:

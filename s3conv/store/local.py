@@ -2,9 +2,9 @@
 
 Law: a put is temporary file, fsync, then under a lock: compare, rename, fsync of the directory; a key never leaves
 the root, because every folder on the way to it is opened relative to the one above, and symbolic links below the root
-are followed nowhere. (A read of a whole file opens it by its path, and looks for links on it at most a second before: a
-link that takes the place of a folder just then is followed once more.) The clock is the file system's own (the mtime of
-a file just written). Parts of a name that begin with "." belong to the directory, not to the archive: no key has one,
+are followed nowhere. (A read of a whole file opens it by its path, and then asks where the file lies that was opened:
+where that is another place, it is as if nothing had been opened.) The clock is the file system's own (the mtime of a
+file just written). Parts of a name that begin with "." belong to the directory, not to the archive: no key has one,
 no list shows one, and `.s3conv/` holds the locks and temporary files. `s3conv.store.base` is the contract; whether the
 file system honours flock is for the probe of `create` to find out.
 """
@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import stat
 import time
@@ -47,11 +48,23 @@ _LOCKS = 64
 """Lock files. More would only mean that fewer keys share one; they are never removed, so the number is fixed."""
 
 _OWN = ".s3conv"
+_PART = "[A-Za-z0-9_~%-][A-Za-z0-9_.~%-]*"
+_KEY = re.compile(f"{_PART}(?:/{_PART})*")
+"""A key of the contract, less those that are the directory's own."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a named pipe must not hang.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TEMPORARY_KEPT = 24 * 3600.0
 """Seconds after which a temporary file can only be a crashed writer's."""
+
+
+class _Read(StoredObject, frozen=True):
+    """A file that was read. Its ETag is worked out when somebody asks for it, which an export does not."""
+
+    @property  # type: ignore[misc]  # the field of this name stays empty
+    def etag(self) -> str:
+        """The hash of what it holds."""
+        return hashlib.sha256(self.body).hexdigest()
 
 
 class LocalStore:
@@ -65,33 +78,39 @@ class LocalStore:
         self.url = url or f"file://{quote(self.root)}"
         self._synced: set[str] = set()
         self._swept = False
-        self._plain: dict[str, float] = {}
+        self._real_root = ""
 
     async def get(
         self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
     ) -> StoredObject | None:
         """See `ObjectStore.get`."""
         _check(key)
-        check_span(span, if_none_match)
-        found = self._read_directly(key) if span is None else None
+        if span is not None:
+            check_span(span, if_none_match)
+            found = None
+        else:
+            found = self._read_directly(key)
         if found is None:
             with self._errors(key), self._folder_of(key) as (folder, name):
                 if span is not None:
                     return _read_span(folder, name, span, os.path.join(self.root, key))
                 found = _read(folder, name)
-        if found is not None and found.etag == if_none_match:
+        if if_none_match is not None and found is not None and found.etag == if_none_match:
             raise NotModified(f"{self.url}: {key} still has the ETag {if_none_match}")
         return found
 
     def _read_directly(self, key: str) -> StoredObject | None:
-        """Read a file by its whole path: thrice as fast as folder by folder. None where anything is unusual."""
+        """Read a file by its whole path: twice as fast as folder by folder. None where anything is unusual."""
+        real = self._real_root
+        if not real:  # Found once. The root may be a link; if that leads elsewhere later, nothing is read directly.
+            real = self._real_root = os.path.realpath(self.root)
         try:
-            path = f"{self.root}/{key}"
-            file = os.open(path, _FILE)
+            file = os.open(f"{self.root}/{key}", _FILE)
             try:
+                # Linux tells where an open file lies, all links resolved; elsewhere there is no such name.
+                if os.readlink(f"/proc/self/fd/{file}") != f"{real}/{key}":
+                    return None  # A symbolic link, which is refused below; or it was replaced just now.
                 status = os.fstat(file)
-                if not self._is_plain(path):
-                    return None  # A symbolic link: it is refused below.
                 body = os.read(file, status.st_size)
             finally:
                 os.close(file)
@@ -99,20 +118,7 @@ class LocalStore:
             return None
         if len(body) != status.st_size or not stat.S_ISREG(status.st_mode):
             return None
-        return StoredObject(body, hashlib.sha256(body).hexdigest(), status.st_mtime, time.time())
-
-    def _is_plain(self, path: str) -> bool:
-        """Whether no folder between the root and a file is a symbolic link, or was a second ago."""
-        folder, now = path.rpartition("/")[0], time.monotonic()
-        if now - self._plain.get(folder, 0.0) < 1.0:
-            return True
-        outer = folder
-        while len(outer) > len(self.root):
-            if not stat.S_ISDIR(os.lstat(outer).st_mode):
-                return False
-            outer = outer.rpartition("/")[0]
-        self._plain[folder] = now
-        return True
+        return _Read(body, "", status.st_mtime, time.time())
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`. It reads the file whole: the ETag is the hash of what it holds."""
@@ -310,8 +316,8 @@ class LocalStore:
 
 
 def _check(key: str) -> None:
-    check_key(key)
-    if key.startswith(".") or "/." in key:
+    if _KEY.fullmatch(key) is None:
+        check_key(key)
         raise InvalidInputError(f"object key {key!r} is not allowed in a directory: a part begins with '.'")
 
 
@@ -340,7 +346,7 @@ def _read(folder: int | None, name: str) -> StoredObject | None:
         with open(descriptor, "rb", closefd=False) as file:
             body = file.read()
     # Reading must not write, so that the clock is not asked by writing a file: a local file system's is the machine's.
-    return StoredObject(body, hashlib.sha256(body).hexdigest(), status.st_mtime, time.time())
+    return _Read(body, "", status.st_mtime, time.time())
 
 
 def _read_span(folder: int | None, name: str, span: tuple[int, int], where: str) -> StoredObject | None:

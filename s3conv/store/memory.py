@@ -10,10 +10,11 @@ import hashlib
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Literal
+
+from msgspec.structs import replace
 
 from s3conv.bridge import Mutex
 from s3conv.store.base import (

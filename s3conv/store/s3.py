@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from time import time
 from typing import Any, Literal
+
+import msgspec
 
 from s3conv.errors import AccessDeniedError, InvalidInputError, StoreError, UnavailableError
 from s3conv.store.base import (
@@ -89,7 +90,7 @@ class S3Store:
         )
         if span is None:
             return found
-        return replace(found, body=_part(answer, span, self._where(self._root + key)), etag="")
+        return msgspec.structs.replace(found, body=_part(answer, span, self._where(self._root + key)), etag="")
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`."""

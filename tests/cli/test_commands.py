@@ -178,13 +178,13 @@ def test_export_is_complete_or_absent(chats: Path, tmp_path: Path) -> None:
     assert (done.out, done.err) == ("", f"2 conversations written to {target}\n")
     assert len(target.read_text(encoding="utf-8").splitlines()) == 2
     before = target.read_bytes()
-    for document in chats.glob("conversations/*/three.json.zst"):
-        whole = document.read_bytes()
-        document.write_bytes(b"damaged")
+    (document,) = chats.glob("conversations/*/three.json.zst")
+    document.rename(tmp_path / "three")
+    document.symlink_to(tmp_path / "three")  # which is not followed
     failed = run("export", chats, "-o", target, code=1)
     assert "three" in failed.err
     assert target.read_bytes() == before
-    document.write_bytes(whole)
+    (tmp_path / "three").rename(document)
     assert (
         "interrupted export that differs in where"
         in run("export", chats, "-o", target, "--where", "metadata.user_id=alice", code=1).err
@@ -212,6 +212,22 @@ def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
     assert "has no _manifest.json" in run("export", chats, "--check", code=1).err
     assert "has no _manifest.json" in run("export", tmp_path / "nowhere", "--check", code=1).err
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "openai"])
+def test_export_goes_on_without_a_document_that_is_damaged(chats: Path, tmp_path: Path, form: str) -> None:
+    (document,) = (chats / "conversations").glob("*/two.json.zst")
+    document.write_bytes(document.read_bytes()[:40])
+    streamed = run("export", chats, "-f", form, code=1)
+    assert len(streamed.out.splitlines()) == 2
+    assert re.search(r"^s3conv: .*two\.json\.zst is not a whole zstd frame \(40 bytes found\)", streamed.err, re.M)
+    assert "could not be read, and is not there: 1 conversation, named above" in streamed.err
+    target = tmp_path / "shards"
+    said = json.loads(run("export", chats, "-f", form, "--shards", "2", "-o", target, "--json", code=1).out)
+    assert (said["conversations"], said["damaged"]) == (2, ["two"])
+    checked = run("export", target, "--check", code=1)
+    assert "conversation 'two' is not in it, as it could not be read: " in checked.err
+    assert len(json.loads(run("export", target, "--check", "--json", code=1).out)["problems"]) == 1
 
 
 def test_export_pages_to_read(chats: Path, tmp_path: Path) -> None:

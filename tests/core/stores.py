@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from s3conv.store.base import Listing, ObjectHead, ObjectStore, PreconditionFailed, StoredObject, Written
 from s3conv.store.counting import CountingStore
 
@@ -67,7 +69,7 @@ class ScriptedStore(CountingStore):
         found = await super().get(key, if_none_match=if_none_match, span=span)
         if after is not None:
             raise after
-        return found and replace(found, date=found.date + self.clock)
+        return found and msgspec.structs.replace(found, date=found.date + self.clock)
 
     async def head(self, key: str) -> ObjectHead | None:
         after = self._begin("head", key)

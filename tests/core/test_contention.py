@@ -52,6 +52,14 @@ def interfere(store: ScriptedStore, times: int) -> None:
         store.before("put", KEY, save)
 
 
+def changed(archive: Archive, text: str) -> ConversationState:
+    """The conversation as it is, and a message more."""
+    state = archive.load("c")
+    assert state is not None
+    state.add_message("user", text)
+    return state
+
+
 def requests(store: ScriptedStore) -> list[str]:
     return [f"{kind} {'document' if key == KEY else 'intent'}" for kind, key in store.log]
 
@@ -59,9 +67,7 @@ def requests(store: ScriptedStore) -> list[str]:
 def test_a_loser_waits_before_it_looks_and_withdraws_its_intents_in_one_request(
     archive: Archive, store: ScriptedStore, runner: Noting
 ) -> None:
-    state = archive.load("c")
-    assert state is not None
-    state.add_message("user", "I was not")
+    state = changed(archive, "I was not")
     store.reset()
     interfere(store, times=3)
     assert archive.save(state, "merge").revision == 5
@@ -76,9 +82,7 @@ def test_a_loser_waits_before_it_looks_and_withdraws_its_intents_in_one_request(
 def test_who_loses_in_mode_raise_looks_at_once_and_leaves_no_intent(
     archive: Archive, store: ScriptedStore, runner: Noting
 ) -> None:
-    state = archive.load("c")
-    assert state is not None
-    state.add_message("user", "I was not")
+    state = changed(archive, "I was not")
     store.reset()
     interfere(store, times=1)
     with pytest.raises(ConflictError):
@@ -90,9 +94,7 @@ def test_who_loses_in_mode_raise_looks_at_once_and_leaves_no_intent(
 def test_who_comes_to_others_of_its_process_looks_before_its_first_write(
     archive: Archive, store: ScriptedStore, runner: Noting
 ) -> None:
-    state = archive.load("c")
-    assert state is not None
-    state.add_message("user", "I was not")
+    state = changed(archive, "I was not")
     interfere(store, times=1)
     store._begin("put", KEY)  # they have saved in the meantime
     store.reset()
@@ -112,9 +114,7 @@ def test_who_comes_to_others_of_its_process_looks_before_its_first_write(
 def test_who_finds_what_it_knows_among_others_saves_without_a_merge(
     archive: Archive, store: ScriptedStore, runner: Noting
 ) -> None:
-    state = archive.load("c")
-    assert state is not None
-    state.add_message("user", "nobody else wrote")
+    state = changed(archive, "nobody else wrote")
     store.reset()
 
     async def save_among_others() -> None:

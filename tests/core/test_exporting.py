@@ -12,10 +12,10 @@ import pytest
 from s3conv import Archive, AsyncArchive, ConversationState, CorruptError, IndexDamagedError, UnavailableError
 from s3conv.bridge import TaskRunner, ThreadRunner, run_sync
 from s3conv.core import exporting, maintaining, merging
-from s3conv.core.exporting import SeenIds, lasting_hash
+from s3conv.core.exporting import DIGEST, SeenIds
 from s3conv.format.document import Document
 from s3conv.format.entry import Intent, encode_intent, entry_of
-from s3conv.format.keys import document_key, intent_key, log_prefix
+from s3conv.format.keys import digest_of, document_key, intent_key, log_prefix
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
 
@@ -329,14 +329,35 @@ def test_no_more_than_a_window_of_documents_is_read_ahead(archive: Archive, stor
         runner.close()
 
 
-@pytest.mark.parametrize("hash_of", [hash, lasting_hash])
-def test_ids_that_were_seen_are_known_again(hash_of: Callable[[str], int]) -> None:
-    seen = SeenIds(hash_of)
+def test_ids_that_were_seen_are_known_again() -> None:
+    seen = SeenIds()
     for number in range(0, 2000, 2):
-        seen.add(f"conversation {number}")
+        seen.add(digest_of(f"conversation {number}"))
     assert len(seen) == 1000
     assert [n for n in range(2000) if f"conversation {n}" in seen] == list(range(0, 2000, 2))
-    again = SeenIds(hash_of)
-    again.add_hash(hash_of("ü"))
-    assert "ü" in again
+    seen.add(digest_of("conversation 1"))  # after some were asked for
+    assert "conversation 1" in seen
+    again = SeenIds()
+    assert "ü" not in again
+    again.add_all(b"".join(digest_of(one)[:DIGEST] for one in ("ü", "a", "b")))
+    assert all(one in again for one in ("ü", "a", "b"))
     assert "u" not in again
+
+
+def test_ids_are_told_apart_by_16_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of them the same is another id: what an export leaves out it must have given."""
+    digests = {"a": b"x" * 16, "b": b"x" * 8 + b"y" * 8, "c": b"x" * 15 + b"y"}
+    monkeypatch.setattr(exporting, "digest_of", lambda one: digests[one] + b"rest")
+    seen = SeenIds()
+    seen.add(digests["a"])
+    assert [one for one in "abc" if one in seen] == ["a"]
+
+
+def test_the_end_of_one_id_and_the_beginning_of_the_next_are_no_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {"a": b"xxxx" + b"y" * 12, "b": b"xxxx" + b"z" * 12, "over": b"xxxy" + b"y" * 11 + b"x"}
+    monkeypatch.setattr(exporting, "digest_of", lambda one: digests[one])
+    seen = SeenIds()
+    seen.add(digests["a"])
+    seen.add(digests["b"])
+    assert (digests["a"] + digests["b"]).find(digests["over"]) == 1
+    assert [one for one in digests if one in seen] == ["a", "b"]

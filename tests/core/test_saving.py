@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 
+import msgspec
 import pytest
 
 from s3conv import (
@@ -319,7 +319,7 @@ def test_an_archive_that_was_copied_to_a_store_with_other_etags_goes_on(archive:
     class OtherEtags(ScriptedStore):
         async def get(self, key: str, **more):  # type: ignore[no-untyped-def]
             found = await super().get(key, **more)
-            return found and replace(found, etag=found.etag[::-1], metadata={})
+            return found and msgspec.structs.replace(found, etag=found.etag[::-1], metadata={})
 
         async def put(self, key: str, body: bytes, *, if_match: str | None = None, **more):  # type: ignore[no-untyped-def]
             return await super().put(key, body, if_match=if_match and if_match[::-1], **more)

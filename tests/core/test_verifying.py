@@ -190,7 +190,7 @@ def stray_in_the_log(store: ScriptedStore) -> Any:
 
 
 def msgspec_age(store: ScriptedStore, key: str) -> Any:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     return replace(space_of(store).objects[key], last_modified=time.time() - OLD)
 

@@ -315,3 +315,19 @@ def test_a_row_of_the_list_is_bounded() -> None:
 def test_a_row_from_values() -> None:
     read = Read(row_html(IndexRow("https://x", "T <b>", pages.at(0), pages.at(1), 1200, 3, "How?")))
     assert read.text == "T <b>How?1,200 messages · 3 branches · 2026-03-01 23:59\n"
+
+
+def test_a_time_that_no_source_told_is_not_shown() -> None:
+    """The importers' 1970-01-01 says that there is none; a minute later is a time."""
+    state = ConversationState.start("c")
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    state.add_message("user", "Hello", timestamp=epoch)
+    state.created_at = state.updated_at = epoch
+    page, row = conversation_page(state), row_html(index_row(state, "c.html"))
+    assert "<time" not in page
+    assert "<time" not in row
+    assert "1 message" in row
+    assert re.search('<a class="at" href="#m1">#1</a>', page)
+    state.updated_at = epoch.replace(minute=1)
+    assert "updated <time" in conversation_page(state)
+    assert "<time" in row_html(index_row(state, "c.html"))

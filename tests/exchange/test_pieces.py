@@ -40,6 +40,8 @@ def said(content: Any, role: str = "assistant", **more: Any) -> Said:
         ("text", Prose("text")),
         ({"type": "text", "text": "a"}, Prose("a")),
         ({"type": "output_text", "text": "a"}, Prose("a")),
+        ({"type": "text", "value": "a"}, Prose("a")),
+        ({"type": "reasoning", "value": "hm"}, Thought("hm")),
         ({"type": "thinking", "thinking": "hm", "signature": "x"}, Thought("hm")),
         (
             {"content_type": "thoughts", "thoughts": [{"summary": "S", "content": "a"}, {"content": "b"}]},

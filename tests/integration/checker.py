@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import msgspec
+
 from s3conv import Archive
 from s3conv.bridge import run_sync
 from s3conv.core import maintaining
@@ -20,7 +22,8 @@ from s3conv.core.window import MARGIN
 from s3conv.format.document import Document, decode_document
 from s3conv.format.entry import Entry
 from s3conv.format.keys import CONVERSATIONS, LOG, RECENT, SEGMENTS
-from s3conv.store.base import Listing, ObjectHead, ObjectStore, StoredObject, Written
+from s3conv.store.base import Listing, ObjectStore, StoredObject, Written
+from s3conv.store.counting import CountingStore
 from tests.integration.journal import ACKED, Call, Journals, Listed
 from tests.integration.workload import (
     MOVING,
@@ -37,21 +40,18 @@ DAY = 24 * HOUR
 ORDERS = ("-updated_at", "updated_at", "conversation_id", "-created_at")
 
 
-class Later:
+class Later(CountingStore):
     """A store whose clock is ahead. What it writes is as old as its clock is ahead."""
 
     def __init__(self, inner: ObjectStore, seconds: float) -> None:
-        self.inner, self.seconds = inner, seconds
-        self.url, self.fan_out = inner.url, inner.fan_out
+        super().__init__(inner)
+        self.seconds = seconds
 
     async def get(
         self, key: str, *, if_none_match: str | None = None, span: tuple[int, int] | None = None
     ) -> StoredObject | None:
-        found = await self.inner.get(key, if_none_match=if_none_match, span=span)
-        return found and replace(found, date=found.date + self.seconds)
-
-    async def head(self, key: str) -> ObjectHead | None:
-        return await self.inner.head(key)
+        found = await super().get(key, if_none_match=if_none_match, span=span)
+        return found and msgspec.structs.replace(found, date=found.date + self.seconds)
 
     async def put(
         self,
@@ -62,18 +62,12 @@ class Later:
         if_none_match: Literal["*"] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Written:
-        written = await self.inner.put(key, body, if_match=if_match, if_none_match=if_none_match, metadata=metadata)
+        written = await super().put(key, body, if_match=if_match, if_none_match=if_none_match, metadata=metadata)
         return replace(written, date=written.date + self.seconds)
 
-    async def delete(self, keys: Sequence[str]) -> None:
-        await self.inner.delete(keys)
-
     async def list(self, prefix: str, *, after: str = "") -> Listing:
-        page = await self.inner.list(prefix, after=after)
+        page = await super().list(prefix, after=after)
         return replace(page, date=page.date + self.seconds)
-
-    async def enclosing(self, name: str) -> Sequence[str]:
-        return await self.inner.enclosing(name)
 
     async def close(self) -> None:
         return  # the inner store is its owner's

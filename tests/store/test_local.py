@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -183,6 +184,78 @@ def test_no_symbolic_link_leads_out(store: LocalStore, tmp_path: Path) -> None:
     run_sync(store.delete(["k/other"]))
     assert os.listdir(outside) == ["secret"]
     assert (outside / "secret").read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize("swapped", ["k", "k/deep", "k/deep/a"])
+def test_a_link_that_takes_the_place_of_what_was_just_read_is_refused(
+    store: LocalStore, tmp_path: Path, swapped: str
+) -> None:
+    outside = tmp_path / "outside" / "deep"
+    outside.mkdir(parents=True)
+    (outside / "a").write_bytes(b"secret")
+    run_sync(store.put("k/deep/a", b"ours"))
+    place, away = Path(store.root) / swapped, tmp_path / "away"
+    for _ in range(3):
+        found = run_sync(store.get("k/deep/a"))
+        assert found is not None
+        assert found.body == b"ours"
+        place.rename(away)
+        place.symlink_to({"k": outside.parent, "k/deep": outside, "k/deep/a": outside / "a"}[swapped])
+        with pytest.raises(StoreError, match="symbolic link"):
+            run_sync(store.get("k/deep/a"))
+        with pytest.raises(StoreError, match="symbolic link"):
+            run_sync(store.head("k/deep/a"))
+        place.unlink()
+        away.rename(place)
+
+
+def test_a_link_that_comes_between_the_check_and_the_read_shows_nothing(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is swapped at each system call of a read in turn: what comes is ours, or a refusal."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_bytes(b"secret")
+    run_sync(store.put("k/a", b"ours"))
+    folder, away = Path(store.root) / "k", tmp_path / "away"
+    outcomes: set[bytes | str | None] = set()
+    for swap_at in range(12):
+        calls = iter(range(1000))
+
+        def swapping(
+            call: Callable[..., Any], *arguments: Any, at: int = swap_at, now: Any = calls, **options: Any
+        ) -> Any:
+            if next(now) == at:
+                folder.rename(away)
+                folder.symlink_to(outside)
+            return call(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            for name in ("open", "readlink", "fstat", "read", "close"):
+                patch.setattr(f"s3conv.store.local.os.{name}", partial(swapping, getattr(os, name)))
+            try:
+                found = run_sync(store.get("k/a"))
+                outcomes.add(found.body if found is not None else None)
+            except StoreError as error:
+                outcomes.add(str(error).rpartition("symbolic")[1])
+        if away.exists():
+            folder.unlink()
+            away.rename(folder)
+    assert outcomes == {b"ours", "symbolic"}
+
+
+def test_a_root_that_leads_elsewhere_is_read_where_it_leads(tmp_path: Path) -> None:
+    for name in ("blue", "green"):
+        (tmp_path / name / "k").mkdir(parents=True)
+        (tmp_path / name / "k" / "a").write_text(name)
+    link = tmp_path / "link"
+    store = LocalStore(str(link))
+    for name in ("blue", "green", "blue"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name)
+        found = run_sync(store.get("k/a"))
+        assert found is not None
+        assert found.body.decode() == name
 
 
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
