@@ -38,7 +38,7 @@ from s3conv.errors import (
     PartialSaveError,
     StorageError,
 )
-from s3conv.format.document import encode_document
+from s3conv.format.document import Document, encode_document
 from s3conv.format.entry import BATCH, Entry, entry_of, index_time, partition_of
 from s3conv.format.keys import check_id, document_key, log_prefix
 from s3conv.model.merge import merge_into
@@ -108,7 +108,7 @@ async def _draft(
     lasting: str = "",
 ) -> Draft:
     archive = await context.descriptor()
-    stamp = known.stamp.next(context.new_id(), speaks_until)
+    stamp = known.stamp.next(context.new_id(), speaks_until, begins=known.deleted)
     body = encode_document(state, stamp)
     entry = entry_of(state, stamp.revision, len(body), archive.partition_by)
     return draft_of(archive.partition_by, body, stamp, known, entry, window, lasting)
@@ -175,6 +175,12 @@ async def _rebased(
             "to create it again, save a new state",
             deleted=True,
         )
+    if _was_deleted(known, document):
+        raise ConflictError(
+            f"conversation {conversation_id!r} was not saved: it was deleted, and begun again at revision "
+            f"{document.stamp.since}; load it again",
+            deleted=True,
+        )
     if on_conflict == "raise":
         expected = f"expected revision {known.stamp.revision}" if not known.is_new else "expected none"
         raise ConflictError(
@@ -186,6 +192,17 @@ async def _rebased(
         merge_into(state, state_of(context, document), base)
         remember(state, theirs)  # what the state holds now is a version of theirs, whatever becomes of this save
     return theirs
+
+
+def _was_deleted(known: Known, document: Document) -> bool:
+    """Whether the conversation that a state is of was deleted, and another one begun in its place: `document`."""
+    since = document.stamp.since
+    if since is None:
+        return False
+    if not known.creates:
+        return known.stamp.revision < since
+    # A new state is of what it began itself, if it did.
+    return any((document.stamp.revision_of(write) or since) < since for write in known.attempts)
 
 
 def _check_on_conflict(on_conflict: str) -> None:

@@ -59,17 +59,27 @@ _NODE_OWN = NODE_FIELDS | {"parent"}
 class Stamp:
     """The archive's own part of a document: which write of the conversation it is.
 
-    `lineage` ends with `write`; `speaks_until` is the activity window's end, where there is one.
+    `lineage` ends with `write`; `speaks_until` is the activity window's end, where there is one. `since` is the
+    revision with which the conversation began again after it was deleted; None if it never was.
     """
 
     revision: int
     write: str
     lineage: tuple[str, ...]
     speaks_until: str | None = None
+    since: int | None = None
 
-    def next(self, write: str, speaks_until: str | None = None) -> Stamp:
-        """That of a write which builds on this one."""
-        return Stamp(self.revision + 1, write, (*self.lineage, write)[-LINEAGE:], speaks_until)
+    def next(self, write: str, speaks_until: str | None = None, *, begins: bool = False) -> Stamp:
+        """That of a write which builds on this one; `begins`: on a tombstone, with a conversation that is new."""
+        revision = self.revision + 1
+        lineage = (*self.lineage, write)[-LINEAGE:]
+        return Stamp(revision, write, lineage, speaks_until, revision if begins else self.since)
+
+    def revision_of(self, write: str) -> int | None:
+        """Of which revision a write in the lineage was; None if it is not there."""
+        if write not in self.lineage:
+            return None
+        return self.revision - (len(self.lineage) - 1 - self.lineage.index(write))
 
     def to_dict(self, kind: str) -> dict[str, Any]:
         part: dict[str, Any] = {
@@ -81,6 +91,8 @@ class Stamp:
         }
         if self.speaks_until is not None:
             part["speaks_until"] = self.speaks_until
+        if self.since is not None and kind == "document":
+            part["since"] = self.since
         return part
 
     def hints(self) -> dict[str, str]:
@@ -400,6 +412,7 @@ class _Part(msgspec.Struct):
     write: str
     lineage: list[str]
     speaks_until: str | None = None
+    since: int | None = None
     requires: list[str] = []
 
 
@@ -440,7 +453,9 @@ def _read_part(text: bytes, what: str) -> tuple[Stamp, str]:
     until = part.speaks_until
     if not 1 <= part.revision <= MAX_REVISION or not (until is None or is_index_time(until)):
         raise _no_stamp(what)
-    return Stamp(part.revision, part.write, tuple(part.lineage[-LINEAGE:]), until), part.kind
+    if part.since is not None and not 1 <= part.since <= part.revision:
+        raise _no_stamp(what)
+    return Stamp(part.revision, part.write, tuple(part.lineage[-LINEAGE:]), until, part.since), part.kind
 
 
 _KINDS = ("document", "tombstone", "stub")
@@ -452,6 +467,6 @@ def _no_document(what: str) -> CorruptError:
 
 def _no_stamp(what: str) -> CorruptError:
     return CorruptError(
-        f"{what}: expected a revision of 1 or more, a write id, a lineage and at most a time speaks_until in its "
-        "part 's3conv'"
+        f"{what}: expected a revision of 1 or more, a write id, a lineage, at most a time speaks_until and a revision "
+        "since in its part 's3conv'"
     )

@@ -131,9 +131,12 @@ class History:
                 f"{document.conversation_id}: revision {document.stamp.revision} after {before.stamp.revision}"
             )
         call = self.call_of(document.stamp.write)
-        if before.deleted and call is not None:
-            told = {text for version in versions[:-1] for text in version.texts[1:]}
-            if risen := [text for text in texts if text in told and not text.startswith(f"{call.client}.")]:
+        if call is not None:
+            # A client may bring its own again: a new state whose first save it was never told of.
+            last = max((number for number, one in enumerate(versions) if one.deleted), default=0)
+            gone = {text for one in versions[:last] for text in one.texts[1:]}
+            new = [text for text in texts if text not in before.texts and not text.startswith(f"{call.client}.")]
+            if risen := [text for text in new if text in gone]:
                 self.violation(f"{document.conversation_id}: deleted, and then there is {risen[0]!r} again")
         if before.deleted or document.deleted or (call is not None and call.how == "overwrite"):
             return
