@@ -274,6 +274,53 @@ def test_a_deleted_conversation_is_not_brought_back_by_a_state_from_before(archi
     assert archive.load("c") is None
 
 
+@pytest.mark.parametrize("on_conflict", ["raise", "merge", "overwrite"])
+def test_it_is_not_brought_back_into_one_that_was_begun_in_its_place(archive: Archive, on_conflict: str) -> None:
+    before = start()
+    before.add_message("user", "to be forgotten")
+    archive.save(before)
+    archive.delete("c")
+    archive.save(start())
+    for _ in range(20 if on_conflict != "raise" else 5):  # 20: more than a lineage holds
+        after = loaded(archive)
+        after.add_message("user", "and then?")
+        archive.save(after)
+    with pytest.raises(ConflictError, match="deleted, and begun again at revision 3") as caught:
+        archive.save(before, on_conflict)  # type: ignore[arg-type]  # parametrized
+    assert caught.value.deleted
+    assert "to be forgotten" not in str(contents(loaded(archive)))
+    after.add_message("user", "goes on")
+    archive.save(after)  # one that was loaded since is of the living
+
+
+@pytest.mark.parametrize("on_conflict", ["merge", "overwrite"])
+def test_one_whose_first_save_was_deleted_unseen_is_not_brought_back_either(
+    archive: Archive, store: ScriptedStore, on_conflict: str
+) -> None:
+    before = start()
+    store.fail("put", "conversations/", UnavailableError("no answer"), applied=True)
+    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
+    with pytest.raises(OutcomeUnknownError):
+        archive.save(before)
+    store.faults.clear()
+    archive.delete("c")
+    archive.save(start())
+    with pytest.raises(ConflictError, match="begun again") as caught:
+        archive.save(before, on_conflict)  # type: ignore[arg-type]  # parametrized
+    assert caught.value.deleted
+
+
+def test_two_that_create_it_again_at_once_are_merged(archive: Archive) -> None:
+    archive.save(start())
+    archive.delete("c")
+    one = start()
+    other = copy.deepcopy(one)
+    archive.save(one, "merge")
+    other.add_message("user", "me too")
+    assert archive.save(other, "merge").revision == 4
+    assert "me too" in str(contents(loaded(archive)))
+
+
 def test_a_new_state_creates_again_and_revisions_go_on(archive: Archive) -> None:
     archive.save(start())
     archive.delete("c")

@@ -158,6 +158,17 @@ def test_a_window_is_written_where_there_is_one() -> None:
     assert "speaks_until" not in STAMP.to_dict("document")
 
 
+def test_what_began_again_says_since_when_and_what_builds_on_it_too() -> None:
+    tombstone = Stamp(8, "0c", ("0a", "0b", "0c"), since=3)
+    assert "since" not in tombstone.to_dict("tombstone")
+    began = decode(encode_document(example(), tombstone.next("0d", begins=True))).stamp
+    assert (began.revision, began.since) == (9, 9)
+    goes_on = decode(encode_document(example(), began.next("0e"))).stamp
+    assert (goes_on.revision, goes_on.since) == (10, 9)
+    assert [goes_on.revision_of(write) for write in ("0a", "0d", "0e", "0f")] == [6, 9, 10, None]
+    assert "since" not in STAMP.to_dict("document")
+
+
 def test_the_size_is_that_of_the_stored_bytes() -> None:
     body = encode_document(example(), STAMP)
     assert decode(body).size == len(body)
@@ -445,6 +456,7 @@ def test_any_bytes_are_refused_as_a_document(body: bytes) -> None:
 FIELDS: list[tuple[str | int, ...]] = [
     ("s3conv",), ("s3conv", "format"), ("s3conv", "kind"), ("s3conv", "revision"), ("s3conv", "write"),
     ("s3conv", "lineage"), ("s3conv", "lineage", 0), ("s3conv", "speaks_until"), ("s3conv", "requires"),
+    ("s3conv", "since"),
     ("schema_version",),
     ("conversation_id",), ("current",), ("metadata",), ("created_at",), ("updated_at",), ("nodes",), ("nodes", 0),
     ("nodes", 0, "parent"), ("nodes", 1), ("nodes", 1, "parent"), ("nodes", 1, "message"), ("nodes", 1, "timestamp"),
@@ -505,6 +517,7 @@ FOREIGN: list[tuple[tuple[str, ...], list[Any]]] = [
     (("s3conv", "lineage"), [None, "0a", {}, [1], ["0a", None]]),
     (("s3conv", "requires"), [None, "x", {}, [1]]),
     (("s3conv", "speaks_until"), [0, [], True]),
+    (("s3conv", "since"), [0, -1, 8, "1", True, 1.0, []]),
     (("s3conv",), [None, [], "x", 1]),
     (("conversation_id",), [None, 1, [], "another"]),
 ]

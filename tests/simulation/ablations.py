@@ -198,6 +198,11 @@ def merge_raises_the_dead() -> AbstractContextManager[Any]:
     return _patched(("s3conv.core.saving._rebased", anyhow))
 
 
+def merge_raises_the_dead_beside_the_living() -> AbstractContextManager[Any]:
+    """A state from before a delete is merged into what was begun in its place."""
+    return _patched(("s3conv.core.saving._was_deleted", lambda known, document: False))
+
+
 def deleted_by_deleting() -> AbstractContextManager[Any]:
     """A delete takes the document's key away, and the count of its revisions with it."""
 
@@ -518,6 +523,7 @@ ALL: dict[str, Ablation] = {
         loser_keeps_its_intents,
         merged_by_node_id,
         merge_raises_the_dead,
+        merge_raises_the_dead_beside_the_living,
         deleted_by_deleting,
         move_announced_in_one_place,
         window_for_every_change,
