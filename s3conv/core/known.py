@@ -89,11 +89,16 @@ class Edited:
             while self._size > EDITED_BYTES:
                 self._drop(next(iter(self._known)))
 
-    def take(self, conversation_id: str, now: float = math.inf) -> Known | None:
+    def take(self, conversation_id: str, now: float) -> Known | None:
         """Hand one out and forget it; None if there is none, or it is too old at `now` of our clock."""
         with self._lock:
             known = self._drop(conversation_id)
         return known if known is not None and 0 <= now - known.wall <= EDITED_FOR else None
+
+    def forget(self, conversation_id: str) -> None:
+        """Keep no version of it."""
+        with self._lock:
+            self._drop(conversation_id)
 
     def renew(self, known: Known) -> None:
         """Keep this version in the place of an older one, if there is one."""

@@ -133,7 +133,7 @@ async def _commit_state(
         raise
     if isinstance(outcome, Found):
         return outcome
-    context.kept.edited.take(state.conversation_id)
+    context.kept.edited.forget(state.conversation_id)
     entry = msgspec.structs.replace(draft.intent.entry, size=len(draft.body))
     remember(state, known_of(archive, entry, draft.stamp, outcome, draft.body, context.wall_clock(), draft.lasting))
     return entry
@@ -375,7 +375,7 @@ async def delete(context: Context, conversation_id: str) -> bool:
             announcement = await announce(context, draft)
             outcome = await commit(context, draft, announcement, before_look=contention.wait)
             if not isinstance(outcome, Found):
-                context.kept.edited.take(conversation_id)
+                context.kept.edited.forget(conversation_id)
                 return True
             contention.lost(announcement)
             found = outcome

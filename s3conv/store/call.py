@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
-from s3conv.bridge import Mutex
+from s3conv.bridge import Mutex, Runner
 from s3conv.errors import DeadlineExceededError, UnavailableError
 from s3conv.store.base import Listing, ObjectHead, ObjectStore, StoredObject, Written
 
@@ -105,10 +105,10 @@ def current() -> Call | None:
     return _current.get()
 
 
-def has_time() -> bool:
-    """Whether the running request's call has time left."""
+def time_left() -> float:
+    """Seconds until the time of the running request's call is over; infinity where none is limited."""
     call = _current.get()
-    return call is None or call.left() > 0
+    return math.inf if call is None else call.left()
 
 
 def repeated() -> None:
@@ -127,23 +127,15 @@ def _as_current(call: Call) -> Generator[None]:
         _current.reset(token)
 
 
-class Waiting(Protocol):
-    """How to wait for a request; a `Runner` knows."""
-
-    async def within(self, seconds: float, request: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        """`await request()`, and `TimeoutError` where that can be left alone and takes longer."""
-        ...
-
-
 class CalledStore:
-    """An `ObjectStore` as one call sees it."""
+    """An `ObjectStore` as one call sees it; `runner` waits for its requests."""
 
-    def __init__(self, inner: ObjectStore, call: Call, waiting: Waiting) -> None:
+    def __init__(self, inner: ObjectStore, call: Call, runner: Runner) -> None:
         self.inner = inner
         self.url = inner.url
         self.fan_out = inner.fan_out
         self._call = call
-        self._waiting = waiting
+        self._runner = runner
 
     async def _ask(self, request: Callable[[], Coroutine[Any, Any, R]], *, matters: bool = False) -> R:
         """Send one request. `matters`: whether the caller has to know if one without an answer was applied."""
@@ -152,7 +144,7 @@ class CalledStore:
         call.add(requests=1)
         try:
             with _as_current(call):
-                return await self._waiting.within(call.left(), request)
+                return await self._runner.within(call.left(), request)
         except TimeoutError:
             if matters:
                 raise UnavailableError(f"{self.url}: no answer in the {call.seconds:g} s of this call") from None

@@ -33,7 +33,7 @@ from s3conv.store.base import (
     check_prefix,
     check_span,
 )
-from s3conv.store.call import has_time, repeated
+from s3conv.store.call import repeated, time_left
 from s3conv.store.s3_errors import BrokenBody, KeyMissing, is_wordless, refused, translate
 from s3conv.store.s3_transport import FAN_OUT, Answer, ClientSettings, Transport
 
@@ -220,7 +220,7 @@ class S3Store:
                 answer = await self._transport.call(operation, {**self._always, **key, **parameters})
             except Exception as error:
                 broken = isinstance(error, BrokenBody) or is_wordless(error)
-                if broken and operation == "get_object" and attempt < _BODY_ATTEMPTS and has_time():
+                if broken and operation == "get_object" and attempt < _BODY_ATTEMPTS and time_left() > 0:
                     repeated()
                     continue
                 translated = translate(error, operation, self._where(name or parameters.get("Prefix", self._root)))

@@ -6,6 +6,7 @@ one transport. The client is made at the first request: making one may look for 
 
 from __future__ import annotations
 
+import math
 from contextlib import closing, suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from s3conv.bridge import Mutex
 from s3conv.errors import InvalidInputError
-from s3conv.store.call import current
+from s3conv.store.call import time_left
 from s3conv.store.s3_errors import BrokenBody
 from s3conv.store.s3_transport import (
     Answer,
@@ -94,10 +95,10 @@ class _InTime(Timeout):
     """A client's timeouts, cut to what is left of the running call. urllib3 clones them for each request."""
 
     def clone(self) -> Timeout:
-        call = current()
-        if call is None or call.seconds is None:
+        left = time_left()
+        if left == math.inf:
             return super().clone()
-        return Timeout(connect=self._connect, read=self._read, total=max(call.left(), 0.001))
+        return Timeout(connect=self._connect, read=self._read, total=max(left, 0.001))
 
 
 def _limit(client: Any) -> None:
@@ -123,11 +124,11 @@ def _limit(client: Any) -> None:
 
 def _read(stream: Any) -> bytes:
     """The whole body; where the call has a limit, in parts, so that a slow one is noticed."""
-    call = current()
-    if call is None or call.seconds is None:
+    if time_left() == math.inf:
         return bytes(stream.read())
     parts = []
     while part := stream.read(_PART):
         parts.append(part)
-        call.check()
+        if time_left() <= 0:
+            raise TimeoutError("it took longer than its call may take")
     return b"".join(parts)

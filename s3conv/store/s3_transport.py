@@ -161,7 +161,7 @@ def _on_attempt(
     caught_exception: Exception | None = None,
     **_: object,
 ) -> None:
-    call = current() if sending() is not Sending.NOT_OURS else None
+    call = current()
     if call is None:
         return
     if attempts > 1:
