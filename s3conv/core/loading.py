@@ -45,9 +45,11 @@ async def fetch_document(context: Context, conversation_id: str) -> Document | N
 
 async def _loaded(context: Context, conversation_id: str, found: StoredObject | None) -> ConversationState | None:
     if found is None:
+        context.kept.edited.forget(conversation_id)
         return None
     document = decode_document(found.body, conversation_id, context.name(document_key(conversation_id)))
     if document.deleted:
+        context.kept.edited.forget(conversation_id)
         return None
     state = state_of(context, document)
     wall = context.wall_clock()

@@ -75,6 +75,17 @@ def test_one_that_this_process_has_deleted_is_begun_anew(archive: Archive) -> No
     assert say(archive, "two") == []
 
 
+def test_one_that_this_process_has_seen_to_be_deleted_is_begun_anew(archive: Archive, other: Archive) -> None:
+    say(archive, "one")
+    other.delete("c")
+    assert archive.load("c") is None
+    assert say(archive, "two") == []
+    say(archive, "one", "gone")
+    run_sync(archive._context.store.delete([document_key("gone")]))  # nobody should, but a store may lose one
+    assert archive.load("gone") is None
+    assert say(archive, "two", "gone") == []
+
+
 def test_one_that_another_process_has_deleted_is_a_conflict_and_then_begun_anew(
     archive: Archive, other: Archive
 ) -> None:
