@@ -46,7 +46,10 @@ from tests.core.verified import (
 def objects() -> Iterator[Objects]:
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch.setattr)
-        yield build()
+        objects = build()
+        made = decode_manifest(objects[MANIFEST].body, MANIFEST)
+        assert (len(made.tail), len(made.mid), len(made.base)) == (1, 2, 2)
+        yield objects
 
 
 @pytest.fixture
@@ -605,7 +608,6 @@ def test_an_archive_is_compared_in_parts(store: ScriptedStore, monkeypatch: pyte
     whole = store_with(space_of(store).objects)
     MENDABLE[damage](whole)
     MENDABLE[damage](store)
-    monkeypatch.setattr(verifying, "PART_ROWS", 7)
     kept: list[int] = []
     survey = surveying.survey
 
@@ -614,10 +616,10 @@ def test_an_archive_is_compared_in_parts(store: ScriptedStore, monkeypatch: pyte
         kept.append(len(index.rows))
         return index
 
-    monkeypatch.setattr(verifying, "survey", watched)
-    in_parts = told(opened(store).verify())
-    monkeypatch.undo()
-    make_small(pytest.MonkeyPatch().setattr)
+    with monkeypatch.context() as patch:
+        patch.setattr(verifying, "PART_ROWS", 7)
+        patch.setattr(verifying, "survey", watched)
+        in_parts = told(opened(store).verify())
     assert in_parts == told(opened(whole).verify())
     assert len(kept) > 1
     assert max(kept) < 36

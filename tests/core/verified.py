@@ -32,8 +32,8 @@ def make_small(patch: Patch) -> None:
     from s3conv.format import blocks
 
     patch(blocks, "BLOCK", 500)
-    patch(merging, "SEGMENT", 900)
-    patch(merging, "MAX_SEGMENT", 900)
+    patch(merging, "SEGMENT", 700)  # two blocks are always more, however well random ids compress
+    patch(merging, "MAX_SEGMENT", 700)
     for module in (folding, maintaining):
         patch(module, "RECENT_ROWS", 12)
         patch(module, "RECENT_OLDER", 3)

@@ -48,6 +48,24 @@ function texts(elements) {
 }
 """
 
+# For the same reason what is below moves while a page is drawn: nothing is clicked, and nothing is measured after a
+# click, before three frames have left the page where it was.
+_STILL = """
+return new Promise((done) => {
+  const view = document.scrollingElement;
+  const place = () => `${view.scrollTop} ${view.scrollHeight}`;
+  let before = null, same = 0;
+  const look = () => {
+    const now = place();
+    same = now === before ? same + 1 : 0;
+    before = now;
+    if (same < 3) requestAnimationFrame(look);
+    else done();
+  };
+  look();
+});
+"""
+
 
 class Browser:
     """One browser window.
@@ -102,8 +120,16 @@ class Browser:
         return str(found[_ELEMENT])
 
     def click(self, selector: str) -> None:
-        """Click on the first such element, as with a mouse: it has to be in view and not covered."""
-        self._in_session("POST", f"/element/{self.find(selector)}/click", {})
+        """Scroll to the first such element and click on it, as with a mouse: nothing may cover it."""
+        element = self.find(selector)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", {_ELEMENT: element})
+        self.be_still()
+        self._in_session("POST", f"/element/{element}/click", {})
+        self.be_still()
+
+    def be_still(self) -> None:
+        """Wait until the page is drawn and moves no more."""
+        self.run(_STILL)
 
     def type(self, selector: str, text: str) -> None:
         """Type into the first such element."""

@@ -115,6 +115,7 @@ def test_a_switch_stays_where_the_eye_is(browser: Browser, tmp_path: Path) -> No
     browser.open(save(state, tmp_path))
     switch = "document.querySelector('.stretch:not([hidden]) > .switch')"
     browser.run(f"{switch}.scrollIntoView({{block: 'center'}})")
+    browser.be_still()
     before = browser.run(f"return {switch}.getBoundingClientRect().top")
     browser.run(f"{switch}.querySelector('a[rel=prev]').click()")
     assert seen(browser)[2] == "No."
