@@ -12,8 +12,8 @@ LAMBDA := awslambdaric>=4.2 boto3==1.36.0 botocore==1.36.0
 PYTEST := -m pytest -p tests.plugins.no_hidden_skips
 PYTEST_ARGS ?=
 SEEDS ?= 10000
-# What can tell one boto3 from another; the rest runs the same code in both environments, or in one of its own.
-NOAIO_TESTS ?= $(filter-out tests/deployment/ tests/docs/ tests/plugins/ tests/simulation/,$(wildcard tests/*/)) $(wildcard tests/test_*.py)
+# What can tell one boto3 from another, or misses aioboto3; the rest is the same code in both environments.
+NOAIO_TESTS ?= tests/cli/ tests/core/ tests/functions/ tests/infra/ tests/integration/ tests/store/ $(wildcard tests/test_*.py)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ifdef PYTHON
@@ -28,7 +28,7 @@ help:
 	@echo 'make demo        import, list, show and export sample conversations, in a temporary folder'
 	@echo 'make lambda      the deployment packages of the functions in infra/, in build/lambda'
 	@echo 'make test        every test (PYTEST_ARGS="-k tree" for some)'
-	@echo 'make test-noaio  the tests again without aioboto3, on the newest boto3'
+	@echo 'make test-noaio  what uses S3 again, without aioboto3, on the newest boto3'
 	@echo 'make test-ceph   the tests of S3 on Ceph, as root: makes a Debian tree with it in /var/tmp (700 MB)'
 	@echo 'make simulate    the simulation of writers, crashes and faults, as long as you like (SEEDS=100000)'
 	@echo 'make lint        ruff and mypy'

@@ -13,9 +13,14 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers.ministack import ministack
 from tests.servers.place import Given, Place, empty, fresh_bucket, given_by
+
+# How fast a machine is must not decide whether a test passes. Here, because it holds for what is imported afterwards.
+settings.register_profile("s3conv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("s3conv")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,16 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from s3conv.model.message import ConversationNode, LLMMessage
 from s3conv.model.state import ConversationState
 from s3conv.model.tree import Tree
-
-# How fast a machine is must not decide whether a test passes.
-settings.register_profile("s3conv", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("s3conv")
 
 ODD_NAMES = (
     "parent", "current", "s3conv", "nodes", "edges", "node_id", "current_node_id", "message", "timestamp", "role",

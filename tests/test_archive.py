@@ -317,7 +317,7 @@ def test_any_archive_is_verified_and_its_index_rebuilt(kind: Kind) -> None:
 
 
 @given(st.lists(any_id, min_size=1, max_size=8, unique=True))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_ids_survive_in_memory_and_in_a_directory(tmp_path_factory: pytest.TempPathFactory, ids: list[str]) -> None:
     for url in ("memory://", f"file://{tmp_path_factory.mktemp('ids')}"):
         archive = Archive.open(url)

@@ -163,7 +163,7 @@ def _mutate(value: Any, chance: random.Random, depth: int = 0) -> Any:
     return value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.randoms(use_true_random=False), st.booleans())
 @pytest.mark.parametrize("name", NAMES)
 def test_whatever_is_wrong_in_it_the_rest_is_read(name: str, chance: random.Random, forced: bool) -> None:
@@ -219,7 +219,7 @@ def hostile_lines(draw: st.DrawFn) -> bytes:
             return lines({"messages": [{"role": "user", "content": "x\u0000" * draw(st.sampled_from([1, 1_000_000]))}]})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(hostile_lines(), max_size=6))
 def test_a_stream_of_hostile_lines_never_hides_the_good_ones(hostile: list[bytes]) -> None:
     items = read(lines(GOOD, *(part for line in hostile for part in (line, GOOD))))
@@ -231,7 +231,7 @@ def test_a_stream_of_hostile_lines_never_hides_the_good_ones(hostile: list[bytes
             assert 0 < len(item.reason) < 500
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(hostile_lines(), max_size=4), st.sampled_from(NAMES), st.randoms(use_true_random=False))
 def test_an_import_of_what_is_hostile_reports_it_and_saves_the_rest(
     hostile: list[bytes], name: str, chance: random.Random

@@ -296,7 +296,7 @@ CALLERS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(one=CALLERS, other=CALLERS, mine=IDS, theirs=IDS)
 def test_whoever_they_are_and_whatever_the_ids(
     monkeypatch: pytest.MonkeyPatch, one: str, other: str, mine: str, theirs: str
