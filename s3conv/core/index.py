@@ -132,7 +132,8 @@ async def on_view(
             listed = early.pop(prefix) if prefix in early else await list_log(context, prefix)
         now = await read_manifest(context, cache)
         try:
-            log = await settle(context, cache.log, await read_intents(context, cache.log, listed))
+            by_id = await read_intents(context, cache.log, listed)
+            log = await settle(context, cache.log, by_id)
             view = View(context, cache, log, now, RowReader(archive.partition_by), archive.partition_by)
             while True:
                 try:
@@ -144,7 +145,7 @@ async def on_view(
         except OvertakenError as gone:
             await check_overtaken(context, now, gone)
             continue
-        await fold_inline(context, cache, listed)
+        await fold_inline(context, cache, by_id)
         return result
     raise UnavailableError(f"the index of {context.store.url} changed under {RESTARTS} reads in a row; try again later")
 

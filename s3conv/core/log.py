@@ -20,7 +20,7 @@ from s3conv.core.loading import fetch_document
 from s3conv.core.window import speaks
 from s3conv.errors import CorruptError, IndexDamagedError, InvalidInputError
 from s3conv.format.document import Document
-from s3conv.format.entry import Entry, Intent, decode_log_object, partition_of
+from s3conv.format.entry import BATCH, Entry, Intent, decode_log_object, partition_of
 from s3conv.format.keys import document_key, id_hash, log_prefix, parse_log_key
 from s3conv.format.manifest import REPAIR
 from s3conv.store.base import Listing, ObjectHead
@@ -56,6 +56,11 @@ class LogObject:
     written: float
     age: float
 
+    @property
+    def most(self) -> int:
+        """Most intents that may be in it."""
+        return most_intents(self.key)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -78,9 +83,15 @@ class OvertakenError(Exception):
         self.key = key
 
 
+def most_intents(key: str) -> int:
+    """Most intents that may be in an object of the log, by its key."""
+    return BATCH if "/batch." in key else 1
+
+
 async def list_log(context: Context, prefix: str, after: str = "", most: int | None = None) -> list[LogObject]:
-    """The objects of the log; all pages, or as many as hold `most`."""
+    """The objects of the log; all of them, or the first ones, up to the one with which they may hold `most` intents."""
     listed: list[LogObject] = []
+    held = 0
     async for page in pages(context, prefix, after):
         for one in page.objects:
             if parse_log_key(one.key) is None:
@@ -88,8 +99,9 @@ async def list_log(context: Context, prefix: str, after: str = "", most: int | N
                     f"{context.name(one.key)} is no object of the log; remove it, or run `s3conv verify --repair`"
                 )
             listed.append(LogObject(one.key, one.last_modified, page.date - one.last_modified))
-        if most is not None and len(listed) >= most:
-            break
+            held += listed[-1].most
+            if most is not None and held >= most:
+                return listed
     return listed
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import accumulate
 
 import msgspec
 
@@ -25,7 +27,7 @@ from s3conv.core.folding import (
     rows_of_recent,
     write_recent,
 )
-from s3conv.core.log import LogObject, OvertakenError, list_log, pages, read_intents
+from s3conv.core.log import LogObject, OvertakenError, Seen, list_log, pages, read_intents
 from s3conv.core.merging import Rows, merged, rows_of, store_time, write_segments
 from s3conv.core.segments import IndexCache, Manifested, check_overtaken, read_manifest, swap_manifest
 from s3conv.errors import AccessDeniedError, StorageError
@@ -51,7 +53,7 @@ LATEST = RETIRED_KEPT / 2
 """Seconds after which a merge is given up: what it wrote counts nowhere yet, and is collected a day later."""
 
 SLICE = 10_000
-"""Objects of the log that are folded at once."""
+"""Intents that are folded at once, by what their objects may hold: what is done until then counts, and is in memory."""
 
 INLINE = 1000
 """Open intents beyond which a reader folds, and most that it folds (DESIGN.md, section 6)."""
@@ -94,7 +96,7 @@ async def _maintain(context: Context, cache: IndexCache, done: Maintained) -> No
             await _fold(context, cache, listed, done)
             after = listed[-1].key
             await _merge_full(context, cache, done)
-        if len(listed) < SLICE:
+        if sum(one.most for one in listed) < SLICE:
             break
     await _merge_full(context, cache, done)
     await _collect(context, done)
@@ -110,14 +112,23 @@ async def _fold(context: Context, cache: IndexCache, listed: Sequence[LogObject]
     done.finished &= folded.finished
 
 
-async def fold_inline(context: Context, cache: IndexCache, listed: Sequence[LogObject]) -> None:
-    """What a reader does that met many intents: fold some of them, and never fail for it."""
-    if len(listed) <= INLINE or not (context.auto_maintain and context.kept.may_maintain):
+async def fold_inline(context: Context, cache: IndexCache, by_id: Mapping[str, Sequence[Seen]]) -> None:
+    """What a reader does that met many intents: fold some of them, and never fail for it.
+
+    Args:
+        context: the open archive.
+        cache: what earlier reads remember.
+        by_id: all intents that the reader met, by conversation id.
+    """
+    if sum(map(len, by_id.values())) <= INLINE or not (context.auto_maintain and context.kept.may_maintain):
         return
+    held = Counter(one.place for seen in by_id.values() for one in seen)
     # From a place by chance: those that are not ready must not keep the others waiting, nor two readers meet.
-    begin = int(context.jitter() * len(listed)) % len(listed)
+    places = [*held, *held][int(context.jitter() * len(held)) % len(held) :][: len(held)]
+    most = sum(total <= INLINE for total in accumulate(held[place] for place in places))
+    some = places[: max(1, most)]
     try:
-        await fold(context, cache, [*listed[begin:], *listed[:begin]][:INLINE], attempts=1)
+        await fold(context, cache, some, attempts=1)
     except AccessDeniedError as error:
         context.kept.may_maintain = False
         _log.info("this process may not maintain the index, and goes on without: %s", error)

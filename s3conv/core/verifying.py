@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from s3conv.core.comparing import Difference, Finding, Said, Verified, compare, difference, pending
 from s3conv.core.context import Context, Kept
 from s3conv.core.inspecting import Part, manifest_as_it_is, read_log
-from s3conv.core.log import OvertakenError, pages
+from s3conv.core.log import OvertakenError, most_intents, pages
 from s3conv.core.repairing import rebuild
 from s3conv.core.scanning import read_documents, scan
 from s3conv.core.segments import IndexCache
 from s3conv.core.surveying import Survey, rows_at, survey
 from s3conv.errors import CorruptError, NotFoundError, UnavailableError, UnsupportedFormatError
-from s3conv.format.entry import BATCH, SortKey
+from s3conv.format.entry import SortKey
 from s3conv.format.keys import CONVERSATIONS, DESCRIPTOR, LOG, MANIFEST, RECENT, SEGMENTS, document_key, is_ulid
 from s3conv.store.base import Listed
 
@@ -137,7 +137,7 @@ class _Check:
 
     async def _parts(self, listed: Sequence[Listed]) -> list[Part]:
         """The parts that the archive is compared in, by the number of rows and intents."""
-        rows = sum(BATCH if "/batch." in one.key else 1 for one in listed if one.key.startswith(LOG))
+        rows = sum(most_intents(one.key) for one in listed if one.key.startswith(LOG))
         try:
             seen = await manifest_as_it_is(self.context)
         except UnsupportedFormatError:

@@ -12,11 +12,11 @@ import pytest
 
 from s3conv import AccessDeniedError, Archive, ConversationState, OutcomeUnknownError, UnavailableError
 from s3conv.bridge import run_sync
-from s3conv.core import folding, index, maintaining, merging
+from s3conv.core import folding, index, log, maintaining, merging, saving
 from s3conv.core.log import list_log
 from s3conv.core.segments import read_manifest
 from s3conv.format.entry import Intent, encode_intent, entry_of
-from s3conv.format.keys import LOG, intent_key, log_prefix
+from s3conv.format.keys import LOG, SEGMENTS, intent_key, log_prefix
 from s3conv.format.manifest import Manifest
 from s3conv.format.rows import RowReader
 from s3conv.store.base import PreconditionFailed
@@ -468,6 +468,43 @@ def test_a_reader_that_meets_many_intents_folds_some(monkeypatch: pytest.MonkeyP
     for left in (15, 5, 5):
         assert archive.count() == 25
         assert len(store.keys("index/log/")) == left
+
+
+def batches_of(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (saving, log):
+        monkeypatch.setattr(module, "BATCH", size)
+
+
+def test_a_reader_counts_intents_and_not_the_objects_that_they_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintaining, "INLINE", 10)
+    batches_of(4, monkeypatch)
+    archive, store = opened()
+    archive.save_many([start(f"c{number}") for number in range(20)])
+    for left in (3, 1, 1):  # objects of four intents: two of them at once, until no more than ten intents are there
+        assert archive.count() == 20
+        assert len(store.keys("index/log/")) == left
+
+
+def test_a_reader_folds_at_least_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintaining, "INLINE", 10)
+    archive, store = opened()
+    archive.save_many([start(f"c{number}") for number in range(20)])
+    assert archive.count() == 20
+    assert store.keys("index/log/") == []
+
+
+def test_what_is_folded_at_once_is_counted_in_intents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import leaves a few objects of many intents: maintenance with little time must still get on with them."""
+    monkeypatch.setattr(maintaining, "SLICE", 8)
+    batches_of(4, monkeypatch)
+    archive, store = opened()
+    archive.save_many([start(f"c{number}") for number in range(20)])
+    store.before("put", SEGMENTS, lambda: store.fail("put", SEGMENTS, UnavailableError("503")))  # the second one
+    with pytest.raises(UnavailableError):
+        archive.maintain()
+    assert len(store.keys("index/log/")) == 3
+    assert archive.maintain().folded == 12
+    assert archive.count() == 20
 
 
 @pytest.mark.parametrize("error", [AccessDeniedError("403"), UnavailableError("503")])
