@@ -32,6 +32,7 @@ from s3conv.format.entry import Entry
 from s3conv.format.filters import DEFAULT_ORDER, Where
 from s3conv.model.state import ConversationState
 from s3conv.store import ObjectStore, StoreOptions, open_store
+from s3conv.store.call import Seconds
 
 Create = ConversationState | Callable[[], ConversationState] | None
 """What `edit` begins with where there is no conversation yet: a state, or a function that makes one."""
@@ -223,30 +224,33 @@ class Archive(_Opened):
 
     @contextmanager
     def edit(
-        self, conversation_id: str, create: Create = None, *, fresh: bool = False, timeout: float | None = None
+        self, conversation_id: str, create: Create = None, *, fresh: bool = False, timeout: Seconds = None
     ) -> Iterator[ConversationState]:
         """Load a conversation, hand it out to be changed, and save it; merged and retried if another writer saves too.
 
         What an edit has saved is kept, and the next edit of the conversation begins with it: 2 PUT requests in place
         of 1 GET and 2 PUT. If another process has saved meanwhile, that is noticed when this one saves, and merged;
-        what is handed out may lack it, for up to 15 minutes after the edit before.
+        what is handed out may lack it, for up to 15 minutes after the edit before. A block that changes nothing in what
+        was kept costs 1 GET, which asks whether that is still so.
 
         Args:
             conversation_id: which.
             create: a state, or a function that makes one, to begin with if there is none.
             fresh: load it all the same, for a block that decides by what it finds.
-            timeout: for loading, and again for saving; the time in the block does not count.
+            timeout: for loading, and again for saving; the time in the block does not count. A function is asked both
+                times: `lambda: context.get_remaining_time_in_millis() / 1000 - 1`.
 
         Raises:
             NotFoundError: there is none, and no `create`.
-            ConflictError: it was deleted by another writer (`error.deleted`): the next edit begins anew.
+            ConflictError: it was deleted by another writer (`error.deleted`), or the block changed nothing, but another
+                writer has changed what it was handed out: the next edit begins with what is there.
             StorageError: as for `save` with "merge". If the block raises, nothing is saved.
         """
         with called(self._context, "edit", timeout) as context:
-            state = run_sync(editing.begin(context, conversation_id, create, fresh))
+            begun = run_sync(editing.begin(context, conversation_id, create, fresh))
             with paused(context):
-                yield state
-            run_sync(editing.finish(context, state))
+                yield begun.state
+            run_sync(editing.finish(context, begun))
 
     def delete(self, conversation_id: str, *, timeout: float | None = None) -> bool:
         """Delete a conversation: 1 GET and 2 PUT requests. False if there is none.
@@ -488,14 +492,14 @@ class AsyncArchive(_Opened):
 
     @asynccontextmanager
     async def edit(
-        self, conversation_id: str, create: Create = None, *, fresh: bool = False, timeout: float | None = None
+        self, conversation_id: str, create: Create = None, *, fresh: bool = False, timeout: Seconds = None
     ) -> AsyncIterator[ConversationState]:
         """As `Archive.edit`, for `async with`."""
         with called(self._context, "edit", timeout) as context:
-            state = await editing.begin(context, conversation_id, create, fresh)
+            begun = await editing.begin(context, conversation_id, create, fresh)
             with paused(context):
-                yield state
-            await editing.finish(context, state)
+                yield begun.state
+            await editing.finish(context, begun)
 
     async def delete(self, conversation_id: str, *, timeout: float | None = None) -> bool:
         """As `Archive.delete`."""

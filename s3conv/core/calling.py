@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from s3conv.core.context import Context, Operation
 from s3conv.errors import InvalidInputError
-from s3conv.store.call import Call, CalledStore
+from s3conv.store.call import Call, CalledStore, Seconds
 
 R = TypeVar("R")
 
@@ -32,13 +32,13 @@ _log = logging.getLogger("s3conv")
 
 
 @contextmanager
-def called(context: Context, name: str, timeout: float | None) -> Generator[Context]:
+def called(context: Context, name: str, timeout: Seconds) -> Generator[Context]:
     """The context of one call; when it is over, `on_operation` and the log are told.
 
     Args:
         context: the open archive.
         name: of the operation.
-        timeout: seconds that it may take.
+        timeout: seconds that it may take, or a function that says how many are left.
 
     Raises:
         InvalidInputError: `timeout` is not a positive number.
@@ -46,7 +46,7 @@ def called(context: Context, name: str, timeout: float | None) -> Generator[Cont
     if not _is_asked(context, timeout):
         yield context
         return
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not callable(timeout) and not timeout > 0:
         raise InvalidInputError(f"timeout {timeout!r}: expected seconds, more than 0, or None")
     call = Call(name, context.store.url, timeout, NOT_DONE.get(name, "nothing was changed"), context.monotonic)
     error: str | None = None
@@ -77,7 +77,7 @@ async def _streamed(
 
 @contextmanager
 def paused(context: Context) -> Generator[None]:
-    """Within it the call's clock stands still; behind it, the call may take as long as it could at first."""
+    """Within it the call's clock stands still; behind it the call may take as long as `timeout` says, asked anew."""
     if context.call is None:
         yield
         return
@@ -88,7 +88,7 @@ def paused(context: Context) -> Generator[None]:
         context.call.go_on()
 
 
-def _is_asked(context: Context, timeout: float | None) -> bool:
+def _is_asked(context: Context, timeout: Seconds) -> bool:
     return timeout is not None or context.on_operation is not None or _log.isEnabledFor(logging.DEBUG)
 
 

@@ -189,9 +189,9 @@ async def commit(
                 # Re-sent identical on purpose: a lost response must not become a false conflict.
                 written = await _put(context, draft)
             except PreconditionFailed:
-                if before_look is not None and not unanswered:
-                    await before_look()
                 try:
+                    if before_look is not None and not unanswered:
+                        await before_look()
                     found = await look(context, draft.key, draft.conversation_id)
                 except StorageError as error:
                     raise _unknown(draft, f"refused, which may be its own echo, and then: {error}") from error
@@ -232,9 +232,9 @@ async def _put(context: Context, draft: Draft) -> Written:
     return await context.store.put(draft.key, draft.body, if_match=draft.built_on.etag, metadata=hints)
 
 
-async def look(context: Context, key: str, conversation_id: str) -> Found:
-    """What lies at a document's key."""
-    found = await context.store.get(key)
+async def look(context: Context, key: str, conversation_id: str, unless: str | None = None) -> Found:
+    """What lies at a document's key; `NotModified` if its ETag is `unless`."""
+    found = await context.store.get(key, if_none_match=unless)
     if found is None:
         return Found(None)
     document = decode_document(found.body, conversation_id, context.name(key))

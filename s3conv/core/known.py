@@ -71,49 +71,73 @@ class Known:
 class Edited:
     """The versions that edits in this process have saved last, for the next edits of these conversations to begin from.
 
-    Law: each is taken by one edit, and is back when that has saved; whatever else saves, deletes or loads the
-    conversation here takes it away or brings it up to date. So nobody sees an older version than he has seen before.
+    Law: nobody sees an older version than this process has seen before, whichever of its threads was it. So the highest
+    revision that was seen is noted, also while the version itself is with an edit, and none below it is kept again.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._versions: OrderedDict[str, _Version] = OrderedDict()
         self._size = 0
         self._lock = Mutex()
 
-    def put(self, known: Known) -> None:
-        """Keep a version; the oldest ones go if there is too much."""
-        with self._lock:
-            self._drop(known.conversation_id)
-            self._known[known.conversation_id] = known
-            self._size += len(known.body)
-            while self._size > EDITED_BYTES:
-                self._drop(next(iter(self._known)))
-
     def take(self, conversation_id: str, now: float) -> Known | None:
-        """Hand one out and forget it; None if there is none, or it is too old at `now` of our clock."""
+        """Hand a version out to an edit, and keep its revision; None if it is not there, or too old at `now`."""
         with self._lock:
-            known = self._drop(conversation_id)
+            version = self._versions.get(conversation_id, _Version(0))
+            self._note(conversation_id, _Version(version.revision))
+        known = version.known
         return known if known is not None and 0 <= now - known.wall <= EDITED_FOR else None
 
-    def forget(self, conversation_id: str) -> None:
-        """Keep no version of it."""
+    def keep(self, known: Known) -> None:
+        """Keep this version of a conversation that was edited here, unless a newer one was seen."""
+        version = _Version(known.stamp.revision, known)
         with self._lock:
-            self._drop(conversation_id)
+            before = self._versions.get(known.conversation_id)
+            if before is not None and before.revision <= version.revision:
+                self._note(known.conversation_id, version)
 
-    def renew(self, known: Known) -> None:
-        """Keep this version in the place of an older one, if there is one."""
-        if self.has(known.conversation_id):
-            self.put(known)
+    def saw(self, conversation_id: str, revision: int) -> None:
+        """Keep no version below this revision."""
+        with self._lock:
+            before = self._versions.get(conversation_id)
+            if before is not None and before.revision < revision:
+                self._note(conversation_id, _Version(revision))
+
+    def saw_none(self, conversation_id: str) -> None:
+        """Keep no version that was seen until now: there is no such conversation any more."""
+        with self._lock:
+            before = self._versions.get(conversation_id)
+            if before is not None:
+                self._note(conversation_id, _Version(before.revision + 1))
 
     def has(self, conversation_id: str) -> bool:
         """Whether there is a version of it."""
-        return conversation_id in self._known
+        version = self._versions.get(conversation_id)
+        return version is not None and version.known is not None
 
-    def _drop(self, conversation_id: str) -> Known | None:
-        known = self._known.pop(conversation_id, None)
-        if known is not None:
-            self._size -= len(known.body)
-        return known
+    def _note(self, conversation_id: str, version: _Version) -> None:
+        """Note what is known now; what was noted longest ago goes if there is too much."""
+        before = self._versions.pop(conversation_id, None)
+        if before is not None:
+            self._size -= before.size
+        self._versions[conversation_id] = version
+        self._size += version.size
+        while self._size > EDITED_BYTES:
+            _, oldest = self._versions.popitem(last=False)
+            self._size -= oldest.size
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """The highest revision of a conversation that was seen, and that version if it is kept."""
+
+    revision: int
+    known: Known | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes: the document, and about what all the rest takes."""
+        return 500 + (len(self.known.body) if self.known is not None else 0)
 
 
 def nothing_known(archive: Descriptor, conversation_id: str) -> Known:

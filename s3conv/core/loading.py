@@ -45,16 +45,16 @@ async def fetch_document(context: Context, conversation_id: str) -> Document | N
 
 async def _loaded(context: Context, conversation_id: str, found: StoredObject | None) -> ConversationState | None:
     if found is None:
-        context.kept.edited.forget(conversation_id)
+        context.kept.edited.saw_none(conversation_id)
         return None
     document = decode_document(found.body, conversation_id, context.name(document_key(conversation_id)))
     if document.deleted:
-        context.kept.edited.forget(conversation_id)
+        context.kept.edited.saw(conversation_id, document.stamp.revision)
         return None
     state = state_of(context, document)
     wall = context.wall_clock()
     known = known_of_document(await context.descriptor(), document, found.etag, found.body, found.date, wall)
-    context.kept.edited.renew(known)
+    context.kept.edited.keep(known)
     remember(state, known)
     return state
 

@@ -60,7 +60,7 @@ async def save(context: Context, state: ConversationState, on_conflict: OnConfli
             await contention.wait()
             found = await look(context, key, state.conversation_id)
             if found.etag != known.etag:
-                known = await _rebased(context, state, known, found, on_conflict)
+                known = await rebased(context, state, known, found, on_conflict)
         return await _save_on(context, state, known, on_conflict, contention)
 
 
@@ -78,7 +78,7 @@ async def _save_on(
         if isinstance(outcome, Entry):
             return outcome
         contention.lost(announcement)
-        known = await _rebased(context, state, draft.built_on, outcome, on_conflict)
+        known = await rebased(context, state, draft.built_on, outcome, on_conflict)
     raise ConflictError(
         f"conversation {state.conversation_id!r} was not saved: another writer was faster {REBASES} times in a row; "
         "try again later"
@@ -133,13 +133,13 @@ async def _commit_state(
         raise
     if isinstance(outcome, Found):
         return outcome
-    context.kept.edited.forget(state.conversation_id)
+    context.kept.edited.saw(state.conversation_id, draft.stamp.revision)
     entry = msgspec.structs.replace(draft.intent.entry, size=len(draft.body))
     remember(state, known_of(archive, entry, draft.stamp, outcome, draft.body, context.wall_clock(), draft.lasting))
     return entry
 
 
-async def _rebased(
+async def rebased(
     context: Context,
     state: ConversationState,
     known: Known,
@@ -324,7 +324,7 @@ async def _save_announced(job: _Job) -> Entry | StorageError:
                 return outcome
             job.lost = True
             contention.lost(job.announcement)
-            known = await _rebased(context, state, draft.built_on, outcome, job.on_conflict)
+            known = await rebased(context, state, draft.built_on, outcome, job.on_conflict)
             return await _save_on(context, state, known, job.on_conflict, contention)
     except StorageError as error:
         return error
@@ -375,7 +375,7 @@ async def delete(context: Context, conversation_id: str) -> bool:
             announcement = await announce(context, draft)
             outcome = await commit(context, draft, announcement, before_look=contention.wait)
             if not isinstance(outcome, Found):
-                context.kept.edited.forget(conversation_id)
+                context.kept.edited.saw(conversation_id, stamp.revision)
                 return True
             contention.lost(announcement)
             found = outcome

@@ -19,6 +19,9 @@ from s3conv.store.base import Listing, ObjectHead, ObjectStore, StoredObject, Wr
 
 R = TypeVar("R")
 
+Seconds = float | Callable[[], float] | None
+"""How long a call may take: a number, or what a function says whenever the call's time begins; None: any time."""
+
 
 class Call:
     """One call: how long it may take, and the counts of what it did.
@@ -26,7 +29,8 @@ class Call:
     Args:
         name: of the operation.
         url: of the archive, for messages.
-        seconds: how long it may take, None for as long as it needs.
+        seconds: how long it may take, or a function that says so whenever its time begins anew; None for as long as it
+            needs.
         consequence: what the caller is told if it takes longer: what was done, and what was not.
 
     `requests` counts what was sent, repeats included; `retries` the repeats, and the waits before one; `conflicts` the
@@ -38,16 +42,17 @@ class Call:
         self,
         name: str,
         url: str,
-        seconds: float | None,
+        seconds: Seconds,
         consequence: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.url = url
-        self.seconds = seconds
+        self.seconds = math.inf
         self.requests = self.retries = self.conflicts = self.bytes_read = self.bytes_written = 0
         self._consequence = consequence
         self._clock = clock
+        self._allowed = seconds
         self._lock = Mutex()
         self._took = 0.0
         self._since = clock()
@@ -61,7 +66,8 @@ class Call:
     def go_on(self) -> None:
         """Start the clock, and the time that is allowed anew."""
         self._since = self._clock()
-        if self.seconds is not None:
+        if self._allowed is not None:
+            self.seconds = self._allowed() if callable(self._allowed) else self._allowed
             self._ends = self._since + self.seconds
 
     @property

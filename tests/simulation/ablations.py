@@ -186,7 +186,7 @@ def merged_by_node_id() -> AbstractContextManager[Any]:
 
 def merge_raises_the_dead() -> AbstractContextManager[Any]:
     """A state that was loaded before a delete creates the conversation again."""
-    rebased = saving._rebased
+    rebased = saving.rebased
 
     async def anyhow(context: Context, state: Any, known: Known, found: Found, on_conflict: Any) -> Known:
         document = found.document
@@ -195,7 +195,7 @@ def merge_raises_the_dead() -> AbstractContextManager[Any]:
         archive = await context.descriptor()
         return known_of_document(archive, document, found.etag, found.body, found.date, context.wall_clock())
 
-    return _patched(("s3conv.core.saving._rebased", anyhow))
+    return _patched(("s3conv.core.saving.rebased", anyhow))
 
 
 def merge_raises_the_dead_beside_the_living() -> AbstractContextManager[Any]:

@@ -346,9 +346,9 @@ async def _save(me: Actor, conversation_id: str, message: str, how: str, warm: d
 async def _edit(me: Actor, conversation_id: str, message: str) -> None:
     user = me.world.rng.choice(USERS)
     me.world.counts["edit of what was kept"] += me.context.kept.edited.has(conversation_id)
-    state = await editing.begin(me.context, conversation_id, lambda: start(conversation_id, user), fresh=False)
-    call = Call(me.client.name, conversation_id, "merge", message, _change(me, state, message))
-    await _told(me, call, editing.finish(me.context, state))
+    edit = await editing.begin(me.context, conversation_id, lambda: start(conversation_id, user), fresh=False)
+    call = Call(me.client.name, conversation_id, "merge", message, _change(me, edit.state, message))
+    await _told(me, call, editing.finish(me.context, edit))
 
 
 async def _delete(me: Actor, conversation_id: str) -> None:
