@@ -315,7 +315,7 @@ class S3ConversationStorage(ConversationStorage[S]):
         Raises:
             NotFoundError: there is no such conversation.
         """
-        async with self._archive.edit(conversation_id) as state:
+        async with self._archive.edit(conversation_id, fresh=True) as state:
             state.metadata = dict(metadata)
 
     async def _states(self, entries: list[Entry]) -> AsyncGenerator[ConversationState, None]:

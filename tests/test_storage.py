@@ -190,6 +190,21 @@ def test_update_metadata_replaces_it(storage: Storage) -> None:
     run(scenario())
 
 
+def test_update_metadata_takes_the_place_of_what_another_process_wrote() -> None:
+    async def scenario() -> None:
+        store = open_store("memory://")
+        await AsyncArchive.create(store)
+        here: Storage = S3ConversationStorage(AsyncArchive.open(store))
+        there: Storage = S3ConversationStorage(AsyncArchive.open(store))
+        await here.save_conversation(start("c"))
+        await here.update_metadata("c", {"title": "A"})
+        await there.update_metadata("c", {"title": "B", "secret": "x"})
+        await here.update_metadata("c", {"title": "A"})
+        assert (await load(there)).metadata == {"title": "A"}
+
+    run(scenario())
+
+
 def test_create_makes_the_archive_or_opens_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         config = {"url": f"file://{tmp_path}/chats", "partition_by": "metadata.user_id"}

@@ -67,7 +67,7 @@ class Call:
         """Start the clock, and the time that is allowed anew."""
         self._since = self._clock()
         if self._allowed is not None:
-            self.seconds = self._allowed() if callable(self._allowed) else self._allowed
+            self.seconds = max(0.0, self._allowed()) if callable(self._allowed) else self._allowed
             self._ends = self._since + self.seconds
 
     @property

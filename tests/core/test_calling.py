@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -24,6 +25,7 @@ from s3conv import (
 )
 from s3conv.bridge import InlineTaskRunner, run_sync
 from s3conv.store import open_store
+from s3conv.store.base import PreconditionFailed
 from tests.core.conftest import NoWait
 from tests.core.stores import ScriptedStore
 
@@ -225,6 +227,38 @@ def test_an_edit_has_its_time_for_the_load_and_again_for_the_save(slow: Slow) ->
         slow.now += 100 * TIMEOUT  # a model answers
         found.add_message("assistant", "at last")
     assert held(slow)["a"] == 2
+
+
+def test_an_edit_asks_a_function_for_its_time_before_the_load_and_again_before_the_save(slow: Slow) -> None:
+    left = [3 * TIMEOUT, 0.0]
+
+    def late() -> None:
+        with opened(slow).edit("a", timeout=lambda: left.pop(0)) as found:
+            slow.jump(-1)
+            found.add_message("assistant", "too late")
+
+    with pytest.raises(
+        DeadlineExceededError, match=r"edit in .* 0 s .* after 2 requests; what was changed was not saved"
+    ):
+        late()
+    assert left == []
+    assert slow._number == 0
+    assert held(slow)["a"] == 1
+
+
+class Crowded(NoWait):
+    """Others of this process have their turn at a document, for longer than any call may take."""
+
+    def turn(self, name: str, seconds: float = math.inf) -> NoReturn:
+        raise TimeoutError
+
+
+def test_a_refused_write_that_had_no_time_left_to_look_may_have_been_made(slow: Slow) -> None:
+    """A proxy sends a PUT again whose answer it missed: the 412 is the echo of what was written."""
+    slow.fail("put", "conversations/", PreconditionFailed("412"), applied=True)
+    with pytest.raises(OutcomeUnknownError, match="echo"):
+        Archive(slow, Crowded()).save(state("new"), "merge", timeout=TIMEOUT)
+    assert held(slow)["new"] == 1
 
 
 def test_no_wait_is_begun_that_would_end_too_late(slow: Slow) -> None:
