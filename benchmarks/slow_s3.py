@@ -246,8 +246,9 @@ def serve(bucket: str, folder: Path, seconds: float) -> None:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
         for _ in sys.stdin:
-            print(json.dumps(requests), flush=True)
-            requests.clear()
+            asked = json.dumps(requests)
+            requests.clear()  # before whoever asked goes on to the next request
+            print(asked, flush=True)
         server.shutdown()
 
 
