@@ -129,7 +129,9 @@ async def _commit_state(
     except BaseException as error:
         # Unknown, or cancelled on the way: a later save of this state may meet this write, and must know it.
         if isinstance(error, OutcomeUnknownError) or not isinstance(error, StorageError):
-            remember(state, with_attempt(await _known(context, state), draft.stamp.write))
+            # On a tombstone it is known that what was deleted there is not this state's.
+            known = draft.built_on if draft.built_on.deleted else await _known(context, state)
+            remember(state, with_attempt(known, draft.stamp.write))
         raise
     if isinstance(outcome, Found):
         return outcome
@@ -166,16 +168,16 @@ async def rebased(
     )
     if document.stamp.write in (known.stamp.write, *known.attempts):
         return theirs  # our own version: copied to a store with other ETags, or written when we got no answer
+    deleted = _was_deleted(known, document)
     if document.deleted:
-        # An earlier attempt of this state among its writes: it was this conversation that was deleted.
-        if known.creates and not set(known.attempts) & set(document.stamp.lineage):
+        if not deleted:
             return theirs
         raise ConflictError(
             f"conversation {conversation_id!r} was not saved: it was deleted at revision {document.stamp.revision}; "
             "to create it again, save a new state",
             deleted=True,
         )
-    if _was_deleted(known, document):
+    if deleted:
         raise ConflictError(
             f"conversation {conversation_id!r} was not saved: it was deleted, and begun again at revision "
             f"{document.stamp.since}; load it again",
@@ -195,14 +197,16 @@ async def rebased(
 
 
 def _was_deleted(known: Known, document: Document) -> bool:
-    """Whether the conversation that a state is of was deleted, and another one begun in its place: `document`."""
-    since = document.stamp.since
-    if since is None:
+    """Whether the conversation that a state is of was deleted, or may have been: then it must not come back."""
+    stamp = document.stamp
+    began = stamp.revision + 1 if document.deleted else stamp.since
+    if began is None:
         return False
     if not known.creates:
-        return known.stamp.revision < since
-    # A new state is of what it began itself, if it did.
-    return any((document.stamp.revision_of(write) or since) < since for write in known.attempts)
+        return document.deleted or known.stamp.revision < began
+    # A new state is of what it began itself, if it did; and it may have, where the lineage does not reach so far back.
+    untold = 0 if stamp.revision - len(stamp.lineage) > known.stamp.revision else began
+    return any((stamp.revision_of(write) or untold) < began for write in known.attempts)
 
 
 def _check_on_conflict(on_conflict: str) -> None:

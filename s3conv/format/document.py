@@ -22,14 +22,13 @@ import zstandard
 from s3conv.errors import CorruptError, InvalidInputError, UnsupportedFormatError
 from s3conv.format.codec import MAX_BYTES, compress, decompress, from_json, to_json
 from s3conv.format.entry import (
-    MISSING,
     Entry,
     entry_of,
     index_time,
     is_index_time,
     lasting,
-    lookup,
     partition_of,
+    partition_only,
 )
 from s3conv.format.keys import check_id
 from s3conv.format.support import FORMAT, check_format
@@ -207,7 +206,7 @@ class Document(msgspec.Struct, frozen=True, dict=True):  # dict: what it says is
             message_count=0,
             branch_count=0,
             size=size,
-            metadata=_partition_only(self._fields.get("metadata") or {}, partition_by),
+            metadata=partition_only(self._fields.get("metadata") or {}, partition_by),
             deleted=True,
         )
 
@@ -220,16 +219,9 @@ class Document(msgspec.Struct, frozen=True, dict=True):  # dict: what it says is
             "conversation_id": self.conversation_id,
             "created_at": created,
             "updated_at": deleted_at,
-            "metadata": _partition_only(self._fields.get("metadata") or {}, partition_by),
+            "metadata": partition_only(self._fields.get("metadata") or {}, partition_by),
         }
         return compress(to_json(fields, f"the tombstone of conversation {self.conversation_id!r}"))
-
-
-def _partition_only(metadata: Mapping[str, Any], partition_by: str | None) -> dict[str, Any]:
-    """The partition's value alone, as one key, dots and all: `lookup` tries that first."""
-    path = (partition_by or "").removeprefix("metadata.")
-    value = lookup(metadata, path) if path else MISSING
-    return {} if value is MISSING else {path: value}
 
 
 def state_to_stored(state: ConversationState) -> dict[str, Any]:

@@ -27,7 +27,7 @@ MAX_PARTITION = 1024
 """Longest partition, in bytes of canonical JSON: it will be part of every key of the index."""
 
 MAX_LOG_OBJECT = 16 * 1024 * 1024
-"""Most bytes of JSON in one object of the log: 500 entries with 8 KiB of metadata, the partition's and room."""
+"""Most bytes of JSON in one object of the log: half as much again as `BATCH` intents that are as long as can be."""
 
 _DEEPER = 8
 """By how much an entry is nested deeper in an object of the log than in its document."""
@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One conversation's row in the index.
 
     `size` is in stored bytes, `branch_count` counts the leaves. Where `metadata_truncated` is true, `metadata` holds
-    only those top-level keys that fit; the document has the rest.
+    the partition's value, under its path as one key, and those top-level keys that fit; the document has the rest.
     """
 
     conversation_id: str
@@ -183,17 +183,15 @@ def partition_of(metadata: Mapping[str, Any], partition_by: str | None) -> str:
     return "null" if value is MISSING else to_json(value, f"the value at {partition_by}").decode()
 
 
-def partition_keys(metadata: Mapping[str, Any], partition_by: str | None) -> tuple[str, ...]:
-    """The top-level metadata key that the partition's value lies under, if there is one."""
-    if partition_by is None:
-        return ()
-    path = partition_by.removeprefix("metadata.")
-    name = path if path in metadata else path.split(".")[0]
-    return (name,) if name in metadata else ()
+def partition_only(metadata: Mapping[str, Any], partition_by: str | None) -> dict[str, Any]:
+    """The partition's value alone, as one key, dots and all: `lookup` tries that first."""
+    path = (partition_by or "").removeprefix("metadata.")
+    value = lookup(metadata, path) if path else MISSING
+    return {} if value is MISSING else {path: value}
 
 
 def partition_metadata(partition: str, partition_by: str | None) -> dict[str, Any]:
-    """The least metadata that has this partition: its value as one key, dots and all, as `lookup` tries that first."""
+    """The least metadata that has this partition, as `partition_only` makes it."""
     if partition_by is None or partition == "null":
         return {}
     return {partition_by.removeprefix("metadata."): from_json(partition.encode(), "a partition")}
@@ -245,14 +243,16 @@ def _fitting(state: ConversationState, partition_by: str | None) -> tuple[dict[s
     metadata: dict[str, Any] = from_json(whole, what)
     if len(whole) <= MAX_METADATA:
         return metadata, False
-    kept = set(partition_keys(metadata, partition_by))
-    room = MAX_METADATA - sum(_pair_size(name, metadata[name], what) for name in kept)
-    for name in sorted(metadata, key=lambda name: name.encode()):
+    # Not the whole object that the partition's value may lie in: that can be as large as the document.
+    partition = partition_only(metadata, partition_by)
+    kept = set(partition)
+    room = MAX_METADATA - sum(_pair_size(name, value, what) for name, value in partition.items())
+    for name in sorted(metadata.keys() - kept, key=lambda name: name.encode()):
         size = _pair_size(name, metadata[name], what)
-        if name not in kept and size <= room:
+        if size <= room:
             kept.add(name)
             room -= size
-    return {name: value for name, value in metadata.items() if name in kept}, True
+    return {name: value for name, value in metadata.items() if name in kept} | partition, True
 
 
 def _pair_size(name: str, value: Any, what: str) -> int:
@@ -260,17 +260,24 @@ def _pair_size(name: str, value: Any, what: str) -> int:
 
 
 def encode_intent(intent: Intent) -> bytes:
-    """The object of one intent."""
-    return _encode({"kind": "intent", **msgspec.to_builtins(intent)}, "an intent")
+    """The object of one intent; `InvalidInputError` if it has more JSON than readers take."""
+    what = f"the intent of conversation {intent.entry.conversation_id!r}"
+    return _encode({"kind": "intent", **msgspec.to_builtins(intent)}, what)
 
 
 def encode_batch(intents: list[Intent]) -> bytes:
-    """The object of up to `BATCH` intents of one `save_many`."""
+    """The object of up to `BATCH` intents of one `save_many`; `InvalidInputError` as for one."""
     return _encode({"kind": "batch", "intents": msgspec.to_builtins(intents)}, "a batch of intents")
 
 
 def _encode(fields: dict[str, Any], what: str) -> bytes:
-    return compress(to_json({"format": FORMAT, **fields}, what, MAX_DEPTH + _DEEPER))
+    raw = to_json({"format": FORMAT, **fields}, what, MAX_DEPTH + _DEEPER)
+    if len(raw) > MAX_LOG_OBJECT:
+        raise InvalidInputError(
+            f"{what} has {len(raw):,} bytes of JSON; an object of the log has at most {MAX_LOG_OBJECT:,}; nothing was "
+            "written"
+        )
+    return compress(raw)
 
 
 def decode_log_object(body: bytes, what: str) -> list[Intent]:

@@ -34,8 +34,8 @@ def start(conversation_id: str = "c", **metadata: Any) -> ConversationState:
     return state
 
 
-def loaded(archive: Archive) -> ConversationState:
-    state = archive.load("c")
+def loaded(archive: Archive, conversation_id: str = "c") -> ConversationState:
+    state = archive.load(conversation_id)
     assert state is not None
     return state
 
@@ -290,3 +290,36 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         os._exit(run_sync(use(runner)))  # a pool without threads would wait for ever
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 6
     runner.close()
+
+
+def test_an_object_around_the_partitions_value_makes_no_archive_unreadable() -> None:
+    archive, store = open_scripted("metadata.user.id")
+    user = {"id": "alice", "picture": "x" * 9_000}
+    archive.save(start("small", user={"id": "alice"}))
+    archive.save(start("large", user={**user, "picture": "x" * 17 * 2**20}))
+    archive.save_many([start(f"one of many {number}", user={**user, "number": number}) for number in range(3)])
+
+    def check() -> None:
+        reader = Archive(store.inner, NoWait())
+        alice = {"metadata.user.id": "alice"}
+        assert reader.count(alice) == reader.count({"metadata.user": {"exists": True}}) == 5
+        assert [one.conversation_id for one in reader.list({**alice, "metadata.user.number": 2}).items] == [
+            "one of many 2"
+        ]
+        assert reader.count({"metadata.user.picture": {"exists": False}}) == 1
+        assert reader.count({"metadata.user.id": "bob"}) == 0
+        assert sum(1 for _ in reader.export(alice)) == 5
+
+    check()
+    assert archive.maintain().folded == 5
+    check()
+    moved = loaded(archive, "large")
+    moved.metadata["user"]["id"] = "bob"
+    archive.save(moved)
+    archive.delete("one of many 0")
+    for _ in range(2):
+        reader = Archive(store.inner, NoWait())
+        assert [one.conversation_id for one in reader.list({"metadata.user.id": "bob"}).items] == ["large"]
+        assert reader.count({"metadata.user.id": "alice"}) == 3
+        archive.maintain()
+    assert archive.verify().differences == []

@@ -310,6 +310,50 @@ def test_one_whose_first_save_was_deleted_unseen_is_not_brought_back_either(
     assert caught.value.deleted
 
 
+@pytest.mark.parametrize("begun_again", [False, True])
+@pytest.mark.parametrize("on_conflict", ["merge", "overwrite"])
+@pytest.mark.parametrize("saves", [3, 16, 17])
+def test_nor_if_so_many_saves_came_between_that_it_cannot_be_told(
+    archive: Archive, store: ScriptedStore, saves: int, on_conflict: str, begun_again: bool
+) -> None:
+    before = start()
+    store.fail("put", "conversations/", UnavailableError("no answer"), applied=True)
+    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
+    with pytest.raises(OutcomeUnknownError):
+        archive.save(before)
+    store.faults.clear()
+    for number in range(saves):
+        with archive.edit("c", fresh=True) as state:
+            state.add_message("user", f"number {number}")
+    archive.delete("c")
+    if begun_again:
+        archive.save(ConversationState.start("c", system="begun again"), "merge")
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="deleted") as caught:
+            archive.save(before, on_conflict)  # type: ignore[arg-type]  # parametrized
+        assert caught.value.deleted
+    state = archive.load("c")  # type: ignore[assignment]  # None, if it was not begun again
+    assert contents(state) == [("", "begun again")] if begun_again else state is None
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_one_that_had_no_answer_on_a_tombstone_can_be_saved_again_however_old_that_is(
+    archive: Archive, store: ScriptedStore, applied: bool
+) -> None:
+    for _ in range(9):
+        archive.save(start(), "merge")
+        archive.delete("c")
+    state = start()
+    store.before("put", "conversations/", lambda: None)  # it meets the tombstone
+    store.fail("put", "conversations/", UnavailableError("no answer"), applied=applied)
+    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
+    with pytest.raises(OutcomeUnknownError):
+        archive.save(state, "merge")
+    store.faults.clear()
+    assert archive.save(state).revision == (20 if applied else 19)
+    assert loaded(archive) == state
+
+
 def test_two_that_create_it_again_at_once_are_merged(archive: Archive) -> None:
     archive.save(start())
     archive.delete("c")

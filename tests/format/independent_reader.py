@@ -41,12 +41,14 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def lookup(metadata: Json, path: str) -> Any:
+def lookup(metadata: Json, path: str, missing: object = None) -> Any:
     if path in metadata:
         return metadata[path]
     value: Any = metadata
     for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, dict) or name not in value:
+            return missing
+        value = value[name]
     return value
 
 
@@ -129,15 +131,18 @@ class Reader:
         if len(canonical(metadata).encode()) <= 8192:
             return {"metadata": metadata}
         path = (self.partition_by or "").removeprefix("metadata.")
-        top = path if path in metadata else path.split(".")[0]
-        kept = {top} & metadata.keys()
-        room = 8192 - sum(len(canonical({name: metadata[name]}).encode()) for name in kept)
+        missing = object()
+        value = lookup(metadata, path, missing)
+        partition = {} if value is missing else {path: value}
+        kept = set(partition)
+        room = 8192 - (len(canonical(partition).encode()) if partition else 0)
         for name in sorted(metadata.keys() - kept, key=str.encode):
             size = len(canonical({name: metadata[name]}).encode())
             if size <= room:
                 kept.add(name)
                 room -= size
-        return {"metadata": {name: metadata[name] for name in metadata if name in kept}, "metadata_truncated": True}
+        fitting = {**{name: metadata[name] for name in metadata if name in kept}, **partition}
+        return {"metadata": fitting, "metadata_truncated": True}
 
     def partition(self, metadata: Json) -> str:
         return canonical(lookup(metadata, self.partition_by.removeprefix("metadata."))) if self.partition_by else "null"

@@ -15,7 +15,9 @@ from s3conv.errors import CorruptError, InvalidInputError, UnsupportedFormatErro
 from s3conv.format.codec import compress, decompress, to_json
 from s3conv.format.entry import (
     BATCH,
+    MAX_LOG_OBJECT,
     MAX_METADATA,
+    MAX_PARTITION,
     MISSING,
     Entry,
     Intent,
@@ -28,8 +30,8 @@ from s3conv.format.entry import (
     entry_of,
     index_time,
     lookup,
-    partition_keys,
     partition_of,
+    partition_only,
     read_index_time,
     sort_key,
 )
@@ -187,11 +189,11 @@ def test_a_metadata_path_or_nothing_is_a_partition() -> None:
     assert check_partition_by("metadata.user.id") == "metadata.user.id"
 
 
-def test_the_partition_lies_under_one_top_level_key() -> None:
-    assert partition_keys({"u": {"v": 1}}, "metadata.u.v") == ("u",)
-    assert partition_keys({"u": {"v": 1}, "u.v": 2}, "metadata.u.v") == ("u.v",)
-    assert partition_keys({"w": 1}, "metadata.u.v") == ()
-    assert partition_keys({"u": 1}, None) == ()
+def test_the_partitions_value_stands_alone_under_its_path() -> None:
+    assert partition_only({"u": {"v": 1, "w": 2}}, "metadata.u.v") == {"u.v": 1}
+    assert partition_only({"u": {"v": 1}, "u.v": None}, "metadata.u.v") == {"u.v": None}
+    assert partition_only({"w": 1}, "metadata.u.v") == {}
+    assert partition_only({"u": 1}, None) == {}
 
 
 # --- metadata that is too much ---------------------------------------------------------------------------------------
@@ -217,21 +219,22 @@ def test_beyond_that_keys_are_kept_whole_in_byte_order_while_they_fit() -> None:
     assert as_json(said.metadata) == as_json({name: metadata[name] for name in said.metadata})
 
 
-def test_the_partitions_key_is_always_kept() -> None:
+def test_the_partitions_value_is_always_kept() -> None:
     metadata = {**{f"a{number}": "x" * 1000 for number in range(20)}, "z": {"user": "alice"}}
     said = entry("metadata.z.user", **metadata)
-    assert said.metadata["z"] == {"user": "alice"}
+    assert said.metadata["z.user"] == "alice"
     assert json_size(said.metadata) <= MAX_METADATA
     assert partition_of(said.metadata, "metadata.z.user") == '"alice"'
     exact = entry("metadata.z.user", **metadata, **{"z.user": "exact"})
     assert partition_of(exact.metadata, "metadata.z.user") == '"exact"'
 
 
-def test_the_partitions_key_is_kept_even_where_it_alone_is_too_much() -> None:
+def test_of_an_object_that_is_too_much_only_the_partitions_value_is_kept() -> None:
     about = {"id": "alice", "picture": "x" * 10_000}
     said = entry("metadata.z.id", a=1, z=about)
-    assert said.metadata == {"z": about}
+    assert said.metadata == {"a": 1, "z.id": "alice"}
     assert said.metadata_truncated
+    assert entry("metadata.z.name", a=1, z=about).metadata == {"a": 1}
 
 
 def test_a_partition_that_is_too_long_is_refused() -> None:
@@ -248,14 +251,15 @@ def test_what_an_entry_keeps_is_whole_fits_and_has_the_partition(
     sizes: dict[str, int], partition_by: str | None
 ) -> None:
     longest = {"a": 1000} if partition_by == "metadata.a" else {}
-    metadata = {name: "x" * min(size, longest.get(name, size)) for name, size in sizes.items()}
+    metadata: dict[str, Any] = {name: "x" * min(size, longest.get(name, size)) for name, size in sizes.items()}
+    if "b" in metadata:
+        metadata["b"] = {"c": metadata["b"][:1000], "d": metadata["b"]}
     said = entry(partition_by, **metadata)
-    assert said.metadata.items() <= metadata.items()
+    assert said.metadata.items() <= (metadata | partition_only(metadata, partition_by)).items()
     assert said.metadata_truncated == (json_size(metadata) > MAX_METADATA)
-    assert said.metadata_truncated == (said.metadata.keys() != metadata.keys())
+    assert said.metadata_truncated == any(name not in said.metadata for name in metadata)
     assert partition_of(said.metadata, partition_by) == partition_of(metadata, partition_by)
-    own = set(partition_keys(metadata, partition_by))
-    assert json_size(said.metadata) <= max(MAX_METADATA, json_size({name: metadata[name] for name in own}))
+    assert json_size(said.metadata) <= MAX_METADATA
 
 
 def test_metadata_with_a_key_that_is_no_text_is_kept_as_text_or_refused_at_any_size() -> None:
@@ -332,6 +336,29 @@ def test_a_full_batch_comes_back_whole() -> None:
     batch = [Intent(entry=msgspec.structs.replace(entry(), conversation_id=f"c{n}"), write="0a") for n in range(BATCH)]
     assert decode_log_object(encode_batch(batch), "it") == batch
     assert BATCH == 500
+
+
+def test_no_batch_has_more_than_readers_take_whatever_is_saved() -> None:
+    long = '"' * ((MAX_PARTITION - 2) // 2)  # two bytes of JSON each, four where that is a text in JSON again
+    metadata = {"u": {"id": long, "z": "x" * 10_000}, **{f"a{n}": "x" * 1000 for n in range(20)}}
+    intents = []
+    for number in range(BATCH):
+        state = start(**metadata)
+        state.conversation_id = f"{number:03}".ljust(1024, "\1")
+        said = entry_of(state, 10**17, 10**12, "metadata.u.id")
+        replaces = Replaces(partition=partition_of(metadata, "metadata.u.id"), created_at=index_time(DAY))
+        intents.append(Intent(entry=said, write="0" * 16, replaces=replaces, window=3600.0))
+    body = encode_batch(intents)
+    assert len(decompress(body, "it")) < MAX_LOG_OBJECT * 2 // 3
+    assert decode_log_object(body, "it") == intents
+
+
+def test_what_readers_would_not_take_is_not_announced() -> None:
+    large = Intent(entry=msgspec.structs.replace(entry(), metadata={"x": "x" * MAX_LOG_OBJECT}), write="0a")
+    with pytest.raises(InvalidInputError, match=r"the intent of conversation 'c' has 16,777,\d+ bytes of JSON"):
+        encode_intent(large)
+    with pytest.raises(InvalidInputError, match=r"a batch of intents has 16,777,\d+ bytes of JSON"):
+        encode_batch([large])
 
 
 def test_an_unknown_field_of_a_later_version_is_passed_over() -> None:

@@ -200,7 +200,10 @@ def merge_raises_the_dead() -> AbstractContextManager[Any]:
 
 def merge_raises_the_dead_beside_the_living() -> AbstractContextManager[Any]:
     """A state from before a delete is merged into what was begun in its place."""
-    return _patched(("s3conv.core.saving._was_deleted", lambda known, document: False))
+    told = saving._was_deleted
+    return _patched(
+        ("s3conv.core.saving._was_deleted", lambda known, document: document.deleted and told(known, document))
+    )
 
 
 def deleted_by_deleting() -> AbstractContextManager[Any]:
