@@ -7,16 +7,18 @@ Law: code that was written for dataknobs' storage runs on it unchanged, with its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
+import msgspec
+
 from s3conv.archive import Archive, AsyncArchive
 from s3conv.core.known import hand_over
 from s3conv.errors import InvalidInputError, StorageError
-from s3conv.format.entry import Entry
-from s3conv.format.filters import DEFAULT_ORDER
+from s3conv.format.entry import Entry, entry_of
+from s3conv.format.filters import DEFAULT_ORDER, parse_where
 from s3conv.model.state import ConversationState
 
 
@@ -294,6 +296,8 @@ class S3ConversationStorage(ConversationStorage[S]):
     ) -> list[str]:
         """Delete the conversations that meet all that is given; returns the ids of those that it deleted.
 
+        Each is looked at before it goes, and stays if it does not meet all of it as it is then.
+
         Raises:
             InvalidInputError: a `ValueError`: nothing is given, which would mean all of them.
         """
@@ -302,12 +306,15 @@ class S3ConversationStorage(ConversationStorage[S]):
                 "delete_conversations: expected at least one filter; without one it would delete every conversation"
             )
         where = _where(filter_metadata, created_after, created_before)
+        wanted = _wanted(where, content_contains)
         entries = [entry async for entry in self._archive.iterate(where)]
         ids = [entry.conversation_id for entry in entries]
         if content_contains:
             async with aclosing(self._states(entries)) as states:
-                ids = [state.conversation_id async for state in states if _contains_text(state, content_contains)]
-        return [conversation_id for conversation_id in ids if await self._archive.delete(conversation_id)]
+                ids = [state.conversation_id async for state in states if wanted(state)]
+        return [
+            conversation_id for conversation_id in ids if await self._archive.delete(conversation_id, only_if=wanted)
+        ]
 
     async def update_metadata(self, conversation_id: str, metadata: Metadata) -> None:
         """Put this metadata in the place of a conversation's.
@@ -334,6 +341,18 @@ def _where(
     if given := {op: time for op, time in created.items() if time is not None}:
         where["created_at"] = given
     return where
+
+
+def _wanted(where: dict[str, Any], text: str | None) -> Callable[[ConversationState], bool]:
+    """Whether a conversation, as it is, meets the conditions of `_where` and has the text in it, if one is given."""
+    conditions = parse_where(where)
+
+    def wanted(state: ConversationState) -> bool:
+        entry = entry_of(state, 1, 0, None)  # neither revision nor size is asked for
+        whole = msgspec.structs.replace(entry, metadata=state.metadata, metadata_truncated=False)
+        return conditions.matches(whole) is True and (not text or _contains_text(state, text))
+
+    return wanted
 
 
 def _order(sort_by: str | None, sort_order: str) -> str:
