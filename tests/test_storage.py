@@ -221,6 +221,26 @@ def test_what_changes_between_the_list_and_its_delete_stays(storage: Storage, st
     assert run(storage.load_conversation("c")) is not None
 
 
+def test_a_conversation_that_does_not_meet_the_filter_is_not_given(store: ScriptedStore) -> None:
+    async def scenario() -> None:
+        storage: Storage = S3ConversationStorage(await AsyncArchive.create(store, partition_by="metadata.user_id"))
+        await storage.save_conversation(start("c", said="alice's secret", user_id="alice", x="y" * 9000))
+
+    async def given_to(user: str) -> list[list[ConversationState]]:
+        storage: Storage = S3ConversationStorage(AsyncArchive(store, InlineTaskRunner()))
+        mine = {"user_id": user}
+        return [
+            await storage.list_conversations(mine),
+            await storage.search_conversations(filter_metadata=mine),
+            await storage.search_conversations("SECRET", filter_metadata=mine),
+        ]
+
+    run(scenario())
+    assert all(run(given_to("alice")))
+    announce_in_vain(store, user_id="bob")
+    assert run(given_to("bob")) == [[], [], []]
+
+
 def test_update_metadata_replaces_it(storage: Storage) -> None:
     async def scenario() -> None:
         await storage.save_conversation(start("c", a=1, b=2))
