@@ -22,7 +22,7 @@ from s3conv.core.exporting import OnDamaged
 from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
 from s3conv.core.maintaining import Maintained
-from s3conv.core.saving import OnConflict
+from s3conv.core.saving import OnConflict, OnlyIf
 from s3conv.core.segments import IndexCache
 from s3conv.core.stats import Stats
 from s3conv.core.verifying import Progress
@@ -252,13 +252,23 @@ class Archive(_Opened):
                 yield begun.state
             run_sync(editing.finish(context, begun))
 
-    def delete(self, conversation_id: str, *, timeout: float | None = None) -> bool:
-        """Delete a conversation: 1 GET and 2 PUT requests. False if there is none.
+    def delete(self, conversation_id: str, *, only_if: OnlyIf = None, timeout: float | None = None) -> bool:
+        """Delete a conversation: 1 GET and 2 PUT requests. False if there is none, or `only_if` is against it.
 
         Its revisions go on counting if it is created again. Deleting is not erasing while the bucket keeps versions.
+
+        Args:
+            conversation_id: which.
+            only_if: a function that is given the conversation as it is, and tells whether to delete it. What was
+                chosen by a list may have changed since. If another writer is faster, it is asked again.
+
+        Raises:
+            ConflictError: other writers were faster again and again.
+            CorruptError: the document is damaged.
+            StorageError: as for `save`.
         """
         with called(self._context, "delete", timeout) as context:
-            return run_sync(saving.delete(context, conversation_id))
+            return run_sync(saving.delete(context, conversation_id, only_if))
 
     def list(
         self,
@@ -501,10 +511,10 @@ class AsyncArchive(_Opened):
                 yield begun.state
             await editing.finish(context, begun)
 
-    async def delete(self, conversation_id: str, *, timeout: float | None = None) -> bool:
+    async def delete(self, conversation_id: str, *, only_if: OnlyIf = None, timeout: float | None = None) -> bool:
         """As `Archive.delete`."""
         with called(self._context, "delete", timeout) as context:
-            return await saving.delete(context, conversation_id)
+            return await saving.delete(context, conversation_id, only_if)
 
     async def list(
         self,

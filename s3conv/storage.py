@@ -7,16 +7,18 @@ Law: code that was written for dataknobs' storage runs on it unchanged, with its
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
+import msgspec
+
 from s3conv.archive import Archive, AsyncArchive
 from s3conv.core.known import hand_over
 from s3conv.errors import InvalidInputError, StorageError
-from s3conv.format.entry import Entry
-from s3conv.format.filters import DEFAULT_ORDER
+from s3conv.format.entry import Entry, entry_of
+from s3conv.format.filters import DEFAULT_ORDER, parse_where
 from s3conv.model.state import ConversationState
 
 
@@ -227,18 +229,19 @@ class S3ConversationStorage(ConversationStorage[S]):
         sort_by: str | None = None,
         sort_order: str = "desc",
     ) -> list[S]:
-        """The conversations with this metadata.
+        """The conversations with this metadata. Each meets it as it is given, whatever the index says of it.
 
         Args:
             filter_metadata: values by key; a key matches exactly first, then as a dotted path.
-            limit, offset: which part of the list.
+            limit, offset: which part of the list. Fewer are given where some have changed or gone since it was made.
             sort_by: a field of the index, such as "created_at" or "metadata.title"; "updated_at" if not given.
             sort_order: "asc" or "desc".
         """
         if limit <= 0:
             return []
-        page = await self._archive.list(_where(filter_metadata), _order(sort_by, sort_order), limit, offset)
-        async with aclosing(self._states(page.items)) as states:
+        where = _where(filter_metadata)
+        page = await self._archive.list(where, _order(sort_by, sort_order), limit, offset)
+        async with aclosing(self._states(page.items, _wanted(where))) as states:
             return [self._out(state) async for state in states]
 
     async def count_conversations(self, filter_metadata: Metadata | None = None) -> int:
@@ -256,7 +259,7 @@ class S3ConversationStorage(ConversationStorage[S]):
         sort_by: str = "updated_at",
         sort_order: str = "desc",
     ) -> list[S]:
-        """The conversations that meet all that is given.
+        """The conversations that meet all that is given, each as it is given.
 
         Args:
             content_contains: text in any message of any branch, whatever its case; opens the conversations that meet
@@ -267,16 +270,15 @@ class S3ConversationStorage(ConversationStorage[S]):
         where, order = _where(filter_metadata, created_after, created_before), _order(sort_by, sort_order)
         if limit <= 0:
             return []
+        wanted = _wanted(where, content_contains)
         if content_contains is None:
             page = await self._archive.list(where, order, limit, offset)
-            async with aclosing(self._states(page.items)) as states:
+            async with aclosing(self._states(page.items, wanted)) as states:
                 return [self._out(state) async for state in states]
         found: list[S] = []
         entries = [entry async for entry in self._archive.iterate(where, order)]
-        async with aclosing(self._states(entries)) as states:
+        async with aclosing(self._states(entries, wanted)) as states:
             async for state in states:
-                if not _contains_text(state, content_contains):
-                    continue
                 if offset > 0:
                     offset -= 1
                     continue
@@ -294,6 +296,8 @@ class S3ConversationStorage(ConversationStorage[S]):
     ) -> list[str]:
         """Delete the conversations that meet all that is given; returns the ids of those that it deleted.
 
+        Each is looked at before it goes, and stays if it does not meet all of it as it is then.
+
         Raises:
             InvalidInputError: a `ValueError`: nothing is given, which would mean all of them.
         """
@@ -302,12 +306,15 @@ class S3ConversationStorage(ConversationStorage[S]):
                 "delete_conversations: expected at least one filter; without one it would delete every conversation"
             )
         where = _where(filter_metadata, created_after, created_before)
+        wanted = _wanted(where, content_contains or None)
         entries = [entry async for entry in self._archive.iterate(where)]
         ids = [entry.conversation_id for entry in entries]
         if content_contains:
-            async with aclosing(self._states(entries)) as states:
-                ids = [state.conversation_id async for state in states if _contains_text(state, content_contains)]
-        return [conversation_id for conversation_id in ids if await self._archive.delete(conversation_id)]
+            async with aclosing(self._states(entries, wanted)) as states:
+                ids = [state.conversation_id async for state in states]
+        return [
+            conversation_id for conversation_id in ids if await self._archive.delete(conversation_id, only_if=wanted)
+        ]
 
     async def update_metadata(self, conversation_id: str, metadata: Metadata) -> None:
         """Put this metadata in the place of a conversation's.
@@ -318,11 +325,13 @@ class S3ConversationStorage(ConversationStorage[S]):
         async with self._archive.edit(conversation_id, fresh=True) as state:
             state.metadata = dict(metadata)
 
-    async def _states(self, entries: list[Entry]) -> AsyncGenerator[ConversationState, None]:
-        """The conversations of some entries; without those that were deleted since."""
+    async def _states(
+        self, entries: list[Entry], wanted: Callable[[ConversationState], bool]
+    ) -> AsyncGenerator[ConversationState, None]:
+        """The conversations of some entries; without those that are not there, or not wanted as they are."""
         async with aclosing(self._archive.load_many(entry.conversation_id for entry in entries)) as states:
             async for state in states:
-                if state is not None:
+                if state is not None and wanted(state):
                     yield state
 
 
@@ -334,6 +343,18 @@ def _where(
     if given := {op: time for op, time in created.items() if time is not None}:
         where["created_at"] = given
     return where
+
+
+def _wanted(where: dict[str, Any], text: str | None = None) -> Callable[[ConversationState], bool]:
+    """Whether a conversation, as it is, meets the conditions of `_where` and has the text in it, if one is given."""
+    conditions = parse_where(where)
+
+    def wanted(state: ConversationState) -> bool:
+        entry = entry_of(state, 1, 0, None)  # neither revision nor size is asked for
+        whole = msgspec.structs.replace(entry, metadata=state.metadata, metadata_truncated=False)
+        return conditions.matches(whole) is True and (text is None or _contains_text(state, text))
+
+    return wanted
 
 
 def _order(sort_by: str | None, sort_order: str) -> str:

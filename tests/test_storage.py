@@ -23,6 +23,7 @@ from s3conv import (
     S3ConversationStorage,
     StorageError,
 )
+from s3conv.bridge import InlineTaskRunner
 from s3conv.store import open_store
 from tests.core.stores import ScriptedStore
 
@@ -177,6 +178,67 @@ def test_delete_of_many_needs_a_filter_and_returns_ids(storage: Storage) -> None
         assert await storage.count_conversations() == 1
 
     run(scenario())
+
+
+def announce_in_vain(store: ScriptedStore, **metadata: Any) -> None:
+    """Another process announces a save of "c" with this metadata, and dies before it is made."""
+
+    async def save() -> None:
+        archive = AsyncArchive(store, InlineTaskRunner())
+        state = await archive.load("c")
+        assert state is not None
+        state.metadata.update(metadata)
+        store.fail("put", "conversations/", RuntimeError("killed"))
+        with pytest.raises(RuntimeError, match="killed"):
+            await archive.save(state)
+
+    run(save())
+
+
+def test_what_an_announcement_alone_says_is_not_deleted(storage: Storage, store: ScriptedStore) -> None:
+    run(storage.save_conversation(start("c", status="keep")))
+    announce_in_vain(store, status="trash")
+    assert run(storage.count_conversations({"status": "trash"})) == 1
+    assert run(storage.delete_conversations(filter_metadata={"status": "trash"})) == []
+    assert run(load(storage)).metadata == {"status": "keep"}
+
+
+@pytest.mark.parametrize("what", ["its status", "its text"])
+def test_what_changes_between_the_list_and_its_delete_stays(storage: Storage, store: ScriptedStore, what: str) -> None:
+    run(storage.save_conversation(start("c", said="old", status="trash")))
+    other = Archive.open(store.inner)
+
+    def change() -> None:
+        if what == "its status":
+            with other.edit("c") as state:
+                state.metadata["status"] = "keep"
+        else:
+            other.delete("c")
+            other.save(start("c", said="new", status="trash"))
+
+    store.before("put", "index/log/", change)  # the delete is announced: it has looked at the conversation
+    assert run(storage.delete_conversations("old", filter_metadata={"status": "trash"})) == []
+    assert run(storage.load_conversation("c")) is not None
+
+
+def test_a_conversation_that_does_not_meet_the_filter_is_not_given(store: ScriptedStore) -> None:
+    async def scenario() -> None:
+        storage: Storage = S3ConversationStorage(await AsyncArchive.create(store, partition_by="metadata.user_id"))
+        await storage.save_conversation(start("c", said="alice's secret", user_id="alice", x="y" * 9000))
+
+    async def given_to(user: str) -> list[list[ConversationState]]:
+        storage: Storage = S3ConversationStorage(AsyncArchive(store, InlineTaskRunner()))
+        mine = {"user_id": user}
+        return [
+            await storage.list_conversations(mine),
+            await storage.search_conversations(filter_metadata=mine),
+            await storage.search_conversations("SECRET", filter_metadata=mine),
+        ]
+
+    run(scenario())
+    assert all(run(given_to("alice")))
+    announce_in_vain(store, user_id="bob")
+    assert run(given_to("bob")) == [[], [], []]
 
 
 def test_update_metadata_replaces_it(storage: Storage) -> None:

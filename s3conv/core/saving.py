@@ -6,7 +6,7 @@ single write is made certain is the business of `commit.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -45,6 +45,9 @@ from s3conv.model.merge import merge_into
 from s3conv.model.state import ConversationState
 
 OnConflict = Literal["raise", "overwrite", "merge"]
+
+OnlyIf = Callable[[ConversationState], bool] | None
+"""Is given a conversation as it is; whether to go on. It is asked again when another writer was faster."""
 
 REBASES = 40
 """How often one save builds anew on another writer's document before it gives up."""
@@ -356,7 +359,7 @@ def _all_saved(states: Sequence[ConversationState], outcomes: Sequence[Entry | S
 # --- delete --------------------------------------------------------------------------------------------------------
 
 
-async def delete(context: Context, conversation_id: str) -> bool:
+async def delete(context: Context, conversation_id: str, only_if: OnlyIf = None) -> bool:
     """Turn a document into a tombstone; see `Archive.delete`."""
     key = document_key(conversation_id)
 
@@ -369,6 +372,8 @@ async def delete(context: Context, conversation_id: str) -> bool:
         for _ in range(REBASES):
             document = found.document
             if document is None or document.deleted:
+                return False
+            if only_if is not None and not only_if(state_of(context, document)):
                 return False
             known = known_of_document(archive, document, found.etag, found.body, found.date, context.wall_clock())
             stamp = document.stamp.next(context.new_id())

@@ -655,6 +655,29 @@ def test_delete_wins_over_a_save_that_came_between(archive: Archive, store: Scri
     assert archive.load("c") is None
 
 
+def test_a_delete_with_a_condition_asks_about_what_it_would_delete(archive: Archive, store: ScriptedStore) -> None:
+    archive.save(start(status="trash"))
+    other = Archive(store.inner, NoWait())
+    asked: list[str] = []
+
+    def is_trash(state: ConversationState) -> bool:
+        asked.append(state.metadata["status"])
+        return asked[-1] == "trash"
+
+    def keep() -> None:
+        theirs = loaded(other)
+        theirs.metadata["status"] = "keep"
+        other.save(theirs)
+
+    store.before("put", "conversations/", keep)
+    assert not archive.delete("c", only_if=is_trash)
+    assert asked == ["trash", "keep"]
+    assert loaded(archive).metadata["status"] == "keep"
+    assert archive.list({"metadata.status": "keep"}).items  # and the announcement is taken back
+    assert archive.delete("c", only_if=lambda state: state.metadata["status"] == "keep")
+    assert not archive.delete("c", only_if=lambda state: True)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
