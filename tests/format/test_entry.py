@@ -16,6 +16,7 @@ from s3conv.format.codec import compress, decompress, to_json
 from s3conv.format.entry import (
     BATCH,
     MAX_METADATA,
+    MAX_PARTITION,
     MISSING,
     Entry,
     Intent,
@@ -174,6 +175,13 @@ def test_the_partition_is_the_canonical_json_of_the_value(
 ) -> None:
     assert partition_of(metadata, partition_by) == partition
     assert sort_key(entry(partition_by, **metadata), partition_by) == (partition, index_time(DAY), "c")
+
+
+def test_a_partition_is_measured_as_it_will_be_written() -> None:
+    state = start()
+    state.metadata[1] = "x" * MAX_PARTITION  # type: ignore[index]  # JSON makes text of it
+    with pytest.raises(InvalidInputError, match=r"the value at metadata\.1 has 1,026 bytes of JSON"):
+        entry_of(state, 1, 100, "metadata.1")
 
 
 @pytest.mark.parametrize("partition_by", ["metadata.", "user_id", "", "metadata", "Metadata.u", "conversation_id"])
