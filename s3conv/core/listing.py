@@ -106,7 +106,11 @@ class _Wanted:
     placed: list[tuple[Position, Entry]] = field(default_factory=list)
 
     async def select(self, view: View) -> list[tuple[Position, Entry]]:
-        """The entries in order, with their positions in it."""
+        """The entries in order, with their positions in it; the caller's own, whatever he does to their metadata."""
+        await self._find(view)
+        return [(position, _own(entry, view)) for position, entry in self.best()]
+
+    async def _find(self, view: View) -> None:
         self.placed = []
         by_update = self.order.field == "updated_at"
         # Only a fixed partition is cheaper to read than `recent`, which is one object.
@@ -114,7 +118,7 @@ class _Wanted:
         if by_update and self.order.descending and everywhere and await newest_hits(view, self.conditions, self.judge):
             recent = view.now.manifest.recent
             if recent is not None and self._complete_above(recent.floor):
-                return self.best()
+                return
         self.placed = []
         if by_update and self.most is not None:
             start = seconds(str(self.cursor.position[1])) if self.cursor else None
@@ -122,7 +126,6 @@ class _Wanted:
             await top_hits(view, self.conditions, self.judge, self._enough, descending=descending, start=start)
         else:
             await every_hit(view, self.conditions, self.judge)
-        return self.best()
 
     async def judge(self, hits: list[Hit]) -> None:
         """Take those that match and come behind the cursor."""
@@ -159,6 +162,11 @@ class _Wanted:
             return False
         last = seconds(self.best()[-1][1].updated)
         return last > bound if self.order.descending else last < bound
+
+
+def _own(entry: Entry, view: View) -> Entry:
+    """The entry, to be given away; copied if it is of the log, which is kept for other lists and for maintenance."""
+    return msgspec.convert(entry.to_dict(), Entry) if view.log.get(entry.conversation_id) is entry else entry
 
 
 async def _whole(context: Context, entries: list[Entry]) -> dict[str, Entry]:

@@ -6,9 +6,11 @@ single write is made certain is the business of `commit.py`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Literal
 
 import msgspec
@@ -249,7 +251,7 @@ async def save_many(
     outcomes: list[Entry | StorageError | None] = [None] * len(states)
     for wave in _waves(prefixes):
         try:
-            await _save_wave(context, states, wave, prefixes, on_conflict, outcomes)
+            await _save_wave(context, states, wave, on_conflict, outcomes)
         except StorageError as error:
             # The intents could not be announced: nothing further can be saved.
             for position, outcome in enumerate(outcomes):
@@ -258,43 +260,49 @@ async def save_many(
     return _all_saved(states, outcomes)
 
 
-def _waves(prefixes: Sequence[str]) -> Iterator[list[list[int]]]:
-    """Positions in groups of one prefix, up to `BATCH` each, and groups in waves of some `BATCH` altogether.
+def _waves(prefixes: Sequence[str]) -> Iterator[list[int]]:
+    """Positions in waves of some `BATCH`, so that no more encoded documents are in memory.
 
-    A group becomes one object of the log; a wave bounds how many encoded documents are in memory.
+    Those of one prefix are together, as many as go into one object of the log.
     """
-    order = sorted(range(len(prefixes)), key=lambda position: prefixes[position])
-    wave: list[list[int]] = []
-    for position in order:
-        group = wave[-1] if wave else []
-        if not group or prefixes[group[0]] != prefixes[position] or len(group) == BATCH:
-            if sum(map(len, wave)) >= BATCH:
+    wave: list[int] = []
+    for _, positions in groupby(sorted(range(len(prefixes)), key=prefixes.__getitem__), prefixes.__getitem__):
+        for group in _parts(list(positions)):
+            wave += group
+            if len(wave) >= BATCH:
                 yield wave
                 wave = []
-            wave.append([])
-        wave[-1].append(position)
     if wave:
         yield wave
+
+
+def _parts(positions: Sequence[int]) -> list[Sequence[int]]:
+    """As many at a time as go into one object of the log."""
+    return [positions[begin : begin + BATCH] for begin in range(0, len(positions), BATCH)]
 
 
 async def _save_wave(
     context: Context,
     states: Sequence[ConversationState],
-    wave: Sequence[Sequence[int]],
-    prefixes: Sequence[str],
+    wave: Sequence[int],
     on_conflict: OnConflict,
     outcomes: list[Entry | StorageError | None],
 ) -> None:
     drafts: dict[int, Draft] = {}
-    for position in (position for group in wave for position in group):
+    # By the drafts' own: a key that is no text has become one, and a state may have changed since the wave was made.
+    by_prefix: defaultdict[str, list[int]] = defaultdict(list)
+    for position in wave:
         try:
             drafts[position] = await _draft(context, states[position], await _known(context, states[position]))
         except StorageError as error:
             outcomes[position] = error
-    groups = [ready for group in wave if (ready := [position for position in group if position in drafts])]
+        else:
+            by_prefix[drafts[position].prefixes[0]].append(position)
+    groups = [group for positions in by_prefix.values() for group in _parts(positions)]
 
     async def announce_group(group: Sequence[int]) -> tuple[str, Announcement]:
-        return await announce_batch(context, prefixes[group[0]], [drafts[position] for position in group])
+        some = [drafts[position] for position in group]
+        return await announce_batch(context, some[0].prefixes[0], some)
 
     batches: list[str] = []
     jobs: list[_Job] = []

@@ -215,13 +215,13 @@ def entry_of(state: ConversationState, revision: int, size: int, partition_by: s
     for node in state.message_tree.walk():
         messages += 1
         leaves += not node.children
-    length = len(partition_of(state.metadata, partition_by).encode())
+    metadata, truncated = _fitting(state, partition_by)
+    length = len(partition_of(metadata, partition_by).encode())
     if length > MAX_PARTITION:
         raise InvalidInputError(
             f"conversation {state.conversation_id!r}: the value at {partition_by} has {length:,} bytes of JSON; a "
             f"partition has at most {MAX_PARTITION:,}"
         )
-    metadata, truncated = _fitting(state, partition_by)
     return Entry(
         conversation_id=state.conversation_id,
         revision=revision,

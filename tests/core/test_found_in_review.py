@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from s3conv import (
@@ -323,3 +326,66 @@ def test_an_object_around_the_partitions_value_makes_no_archive_unreadable() -> 
         assert reader.count({"metadata.user.id": "alice"}) == 3
         archive.maintain()
     assert archive.verify().differences == []
+
+
+def spoil(value: object) -> None:
+    """Change all that can be changed in a value, however deep inside."""
+    if isinstance(value, dict):
+        spoil(list(value.values()))
+        value["tenant"] = "mallory"
+        value.pop("secret", None)
+    elif isinstance(value, list):
+        for one in value:
+            spoil(one)
+        value.append("spoilt")
+    elif isinstance(value, msgspec.Struct):
+        spoil([getattr(value, name) for name in value.__struct_fields__])
+    elif dataclasses.is_dataclass(value):
+        spoil([getattr(value, field.name) for field in dataclasses.fields(value)])
+    elif isinstance(value, ConversationState):
+        spoil([value.metadata, [node.data for node in value.message_tree.walk()]])
+
+
+@pytest.mark.parametrize("clock", [0, 61])
+def test_what_a_caller_does_with_what_was_given_to_him_changes_no_archive(clock: int) -> None:
+    archive, store = open_scripted("metadata.tenant")
+
+    def state(number: int) -> ConversationState:
+        nested = {"list": [{"a": 1}], "secret": [2]}
+        large = {"text": "x" * 10_000} if number % 2 else {}
+        return start(f"c{number}", tenant="alice", secret="s", nested=nested, zlarge=large)
+
+    def everything() -> Iterator[object]:
+        alice = {"metadata.tenant": "alice"}
+        for consistency in ("latest", "snapshot"):
+            for where in (None, alice, {"metadata.zlarge.text": {"exists": True}}):
+                for order in ("-updated_at", "updated_at", "metadata.nested", "metadata.zlarge"):
+                    yield archive.list(where, order=order, limit=3, consistency=consistency)
+                    yield list(archive.iterate(where, order=order, consistency=consistency))
+        yield list(archive.load_many([f"c{number}" for number in range(6)]))
+        yield [archive.load("c0"), archive.stats(), archive.verify()]
+        yield list(archive.export(alice))
+
+    expected = {f"c{number}": state(number).metadata for number in range(6)}
+    for number in (0, 1):
+        spoil(archive.save(state(number)))
+    spoil(archive.save_many([state(2), state(3)]))
+    store.clock = clock
+    spoil(list(everything()))
+    archive.maintain()
+    spoil(archive.save_many([state(4), state(5)]))
+    with archive.edit("c0") as edited:
+        edited.add_message("user", "And now?")
+    spoil(edited)
+    spoil(list(everything()))
+    archive.maintain()
+    spoil(list(everything()))
+    for again in (archive, Archive(store, NoWait())):
+        entries = {entry.conversation_id: entry.metadata for entry in again.iterate({"metadata.tenant": "alice"})}
+        for conversation_id, metadata in expected.items():
+            whole = {name: value for name, value in metadata.items() if name in entries[conversation_id]}
+            assert entries[conversation_id] == whole
+            assert len(whole) >= 3
+            assert loaded(again, conversation_id).metadata == metadata
+        assert len(entries) == again.count() == 6
+    assert not archive.verify().differences

@@ -24,6 +24,7 @@ from s3conv import (
 from s3conv.bridge import run_sync
 from s3conv.core import commit
 from s3conv.format.entry import decode_log_object
+from s3conv.format.keys import log_prefix
 from s3conv.store import Contended, open_store
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
@@ -564,6 +565,27 @@ def test_save_many_moves_conversations_too() -> None:
     archive.save_many(states)
     assert archive.list({"metadata.user_id": "alice"}).items == []
     assert archive.count({"metadata.user_id": "bob"}) == 2
+
+
+def test_save_many_announces_a_conversation_where_its_entry_belongs() -> None:
+    archive, store = open_scripted("metadata.1.2")
+    states = [start(f"c{number}", **{} if number < 400 else {"1.2": "x"}) for number in range(850)]
+    for state in states[:400]:
+        state.metadata[1] = {2: "x"}  # type: ignore[index]  # JSON makes text of these keys
+    archive.save_many(states)
+    assert len(store.keys(log_prefix('"x"'))) == len(store.keys("index/log/")) == 2
+    assert archive.count({"metadata.1.2": "x"}) == 850
+    assert archive.maintain().folded == 850
+    assert archive.count({"metadata.1.2": "x"}) == 850
+
+
+def test_save_many_announces_a_state_that_changes_meanwhile_where_its_entry_belongs() -> None:
+    archive, store = open_scripted("metadata.user_id")
+    states = [start(f"c{number}", user_id="alice") for number in range(501)]
+    store.before("put", "batch.", lambda: states[500].metadata.update(user_id="bob"))
+    archive.save_many(states)
+    assert [archive.count({"metadata.user_id": name}) for name in ("alice", "bob")] == [500, 1]
+    assert archive.maintain().folded == 501
 
 
 # --- edit, delete ---------------------------------------------------------------------------------------------------

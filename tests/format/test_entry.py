@@ -178,6 +178,13 @@ def test_the_partition_is_the_canonical_json_of_the_value(
     assert sort_key(entry(partition_by, **metadata), partition_by) == (partition, index_time(DAY), "c")
 
 
+def test_a_partition_is_measured_as_it_will_be_written() -> None:
+    state = start()
+    state.metadata[1] = "x" * MAX_PARTITION  # type: ignore[index]  # JSON makes text of it
+    with pytest.raises(InvalidInputError, match=r"the value at metadata\.1 has 1,026 bytes of JSON"):
+        entry_of(state, 1, 100, "metadata.1")
+
+
 @pytest.mark.parametrize("partition_by", ["metadata.", "user_id", "", "metadata", "Metadata.u", "conversation_id"])
 def test_a_partition_that_is_no_metadata_path_is_refused(partition_by: str) -> None:
     with pytest.raises(InvalidInputError, match=r"metadata\.user_id"):
