@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from s3conv import Archive, ConversationState
 from s3conv.bridge import InlineRunner, Runner, ThreadRunner, run_sync
 from s3conv.store import ObjectStore, open_store
+from s3conv.store.local import LocalStore
 from tests.servers.place import Place
 from tests.store.faulty_server import Answer, FaultyServer
 
@@ -165,3 +168,16 @@ def test_a_fork_waits_for_no_turn_that_a_thread_of_its_parent_has(runner: Runner
     finally:
         go_on.set()
         thread.join()
+
+
+def test_a_fork_keeps_no_file_locked_that_a_thread_of_its_parent_has_locked(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    run_sync(store.put("a/b", b"1"))
+    read, write = os.pipe()
+    with store._locked("a/b"):
+        child = begin(lambda: os.read(read, 1))  # it lives on, and does nothing
+    for lock in (tmp_path / ".s3conv" / "locks").iterdir():
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(write, b"1")
+    assert said(child) == "b'1'"
