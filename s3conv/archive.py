@@ -139,7 +139,7 @@ class Archive(_Opened):
         Args:
             url: as for `open`. An archive may not lie inside another one.
             partition_by: the metadata that most lists fix, such as "metadata.user_id"; it cannot be changed later.
-            exist_ok: open the archive that is there already, if it has the same `partition_by`.
+            exist_ok: open the archive that is there already, if it has the same `partition_by`, or none is asked for.
             timeout: seconds that this may take; see the class.
             auto_maintain, activity_window, on_operation, options: as for `open`.
 

@@ -161,11 +161,13 @@ class S3ConversationStorage(ConversationStorage[S]):
         """Open the archive that `config` names, or make it if there is none.
 
         Args:
-            config: `url`; `partition_by`; `activity_window`; and, for `s3://`, the options of `Archive.open`.
+            config: `url`; `partition_by`, which an archive that is there already must have, if it is given;
+                `activity_window`; and, for `s3://`, the options of `Archive.open`.
             state_type: see the class.
 
         Raises:
             InvalidInputError: there is no `url`, or an option is not known.
+            AlreadyExistsError: the archive that is there has another `partition_by`.
         """
         options = {"exist_ok": True, **config}
         url, partition_by = options.pop("url", None), options.pop("partition_by", None)

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, assert_type
 import pytest
 
 from s3conv import (
+    AlreadyExistsError,
     Archive,
     AsyncArchive,
     ConflictError,
@@ -198,6 +199,10 @@ def test_create_makes_the_archive_or_opens_it(tmp_path: Path) -> None:
         await first.close()
         second: Storage = await S3ConversationStorage.create(config)
         assert (await load(second)).metadata == {"user_id": "alice"}
+        third: Storage = await S3ConversationStorage.create({"url": config["url"]})
+        assert (await load(third)).metadata == {"user_id": "alice"}
+        with pytest.raises(AlreadyExistsError, match=r"'metadata\.user_id'"):
+            await S3ConversationStorage.create({**config, "partition_by": "metadata.team"})
         with pytest.raises(InvalidInputError, match="'url'"):
             await S3ConversationStorage.create({"backend": "s3"})
         with pytest.raises(InvalidInputError, match="bucket"):
