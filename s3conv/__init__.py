@@ -6,9 +6,13 @@
 from s3conv.archive import Archive, AsyncArchive
 from s3conv.core.comparing import Difference, Verified
 from s3conv.core.context import OnOperation, Operation
+from s3conv.core.exporting import OnDamaged
+from s3conv.core.index import Consistency
 from s3conv.core.listing import Page
 from s3conv.core.maintaining import Maintained
+from s3conv.core.saving import OnConflict
 from s3conv.core.stats import RunStats, Stats
+from s3conv.core.verifying import Progress
 from s3conv.errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -31,6 +35,7 @@ from s3conv.errors import (
 )
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
+from s3conv.format.filters import Where
 from s3conv.model import (
     SCHEMA_VERSION,
     ConversationNode,
@@ -42,6 +47,7 @@ from s3conv.model import (
     get_node_by_id,
 )
 from s3conv.storage import ConversationStorage, S3ConversationStorage
+from s3conv.store import ObjectStore, StoreOptions
 
 __version__ = "0.1.0"
 
@@ -53,6 +59,7 @@ __all__ = [
     "AsyncArchive",
     "BucketNotFoundError",
     "ConflictError",
+    "Consistency",
     "ConversationNode",
     "ConversationState",
     "ConversationStorage",
@@ -67,22 +74,28 @@ __all__ = [
     "LLMMessage",
     "Maintained",
     "NotFoundError",
+    "ObjectStore",
+    "OnConflict",
+    "OnDamaged",
     "OnOperation",
     "Operation",
     "OutcomeUnknownError",
     "Page",
     "PartialSaveError",
+    "Progress",
     "RunStats",
     "S3ConversationStorage",
     "SchemaVersionError",
     "Stats",
     "StorageError",
     "StoreError",
+    "StoreOptions",
     "Tree",
     "UnavailableError",
     "UnsafeStoreError",
     "UnsupportedFormatError",
     "Verified",
+    "Where",
     "calculate_node_id",
     "get_messages_for_llm",
     "get_node_by_id",

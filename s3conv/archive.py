@@ -128,6 +128,9 @@ class Archive(_Opened):
         partition_by: str | None = None,
         exist_ok: bool = False,
         timeout: float | None = None,
+        auto_maintain: bool = True,
+        activity_window: float = 0.0,
+        on_operation: OnOperation | None = None,
         **options: Unpack[StoreOptions],
     ) -> Self:
         """Make an archive, and open it.
@@ -137,16 +140,22 @@ class Archive(_Opened):
         Args:
             url: as for `open`. An archive may not lie inside another one.
             partition_by: the metadata that most lists fix, such as "metadata.user_id"; it cannot be changed later.
-            exist_ok: open the archive that is there already, if it has the same `partition_by`.
+            exist_ok: open the archive that is there already, if it has the same `partition_by`, or none is asked for.
             timeout: seconds that this may take; see the class.
-            options: as for `open`.
+            auto_maintain, activity_window, on_operation, options: as for `open`.
 
         Raises:
             AlreadyExistsError: there is one at this URL.
             UnsafeStoreError: the store cannot hold an archive; says what failed.
             InvalidInputError: the URL, an option or `partition_by` cannot be used.
         """
-        archive = cls.open(url, **options)
+        archive = cls.open(
+            url,
+            auto_maintain=auto_maintain,
+            activity_window=activity_window,
+            on_operation=on_operation,
+            **options,
+        )
         racing = ThreadRunner(creation.WRITERS)
         try:
             with called(archive._context, "create", timeout) as context:
@@ -453,10 +462,19 @@ class AsyncArchive(_Opened):
         partition_by: str | None = None,
         exist_ok: bool = False,
         timeout: float | None = None,
+        auto_maintain: bool = True,
+        activity_window: float = 0.0,
+        on_operation: OnOperation | None = None,
         **options: Unpack[StoreOptions],
     ) -> Self:
         """As `Archive.create`."""
-        archive = cls.open(url, **options)
+        archive = cls.open(
+            url,
+            auto_maintain=auto_maintain,
+            activity_window=activity_window,
+            on_operation=on_operation,
+            **options,
+        )
         # A store without fan-out answers without suspending, so that only threads can make its writers race.
         racing = ThreadRunner(creation.WRITERS) if archive._context.store.fan_out == 1 else TaskRunner()
         try:

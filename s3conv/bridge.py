@@ -1,6 +1,6 @@
 """Runs the one core for sync and async callers.
 
-Law: this is the only module that knows asyncio and threads. The core is written once, as coroutines that await
+Law: this is the only module that knows asyncio, threads and forks. The core is written once, as coroutines that await
 nothing but store methods and a `Runner`. Over a synchronous store those awaits never suspend, so `run_sync` finishes
 a coroutine with a single `send(None)`: real tracebacks, no event loop, no hidden thread. Over an asynchronous store
 the same coroutines run on the caller's event loop.
@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from s3conv.errors import InvalidInputError
 
@@ -32,6 +33,31 @@ R = TypeVar("R")
 
 Mutex = threading.Lock
 """A lock for short critical sections without I/O."""
+
+
+class Forkable(Protocol):
+    """What has something that a forked process must not use."""
+
+    def forked(self) -> None:
+        """Let go of it: of threads, which a fork has not; of locks that one of them held; of the parent's sockets."""
+        ...
+
+
+_forkable: WeakSet[Forkable] = WeakSet()
+
+
+def tell_of_forks(one: Forkable) -> None:
+    """Call `one.forked()` in every process that is forked from this one, before anything else runs there."""
+    _forkable.add(one)
+
+
+def _forked() -> None:
+    for one in list(_forkable):
+        one.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def run_sync(coro: Coroutine[Any, Any, R]) -> R:
@@ -172,6 +198,11 @@ class InlineRunner:
     """For stores that answer at memory or disk speed: a thread for each small file would halve the speed."""
 
     def __init__(self) -> None:
+        self.forked()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """See `Forkable.forked`."""
         self._turns = _Turns()
 
     def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
@@ -230,16 +261,19 @@ class ThreadRunner:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
+        self.forked()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """See `Forkable.forked`."""
         self._pool: ThreadPoolExecutor | None = None
-        self._process = 0
         self._lock = threading.Lock()
         self._turns = _Turns()
 
     def spawn(self, fn: Callable[[A], Coroutine[Any, Any, R]], arg: A) -> Awaitable[R]:
         with self._lock:
-            if self._pool is None or self._process != os.getpid():  # a fork has the pool, but not its threads
+            if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="s3conv")
-                self._process = os.getpid()
             pool = self._pool
         return _ThreadJob(pool.submit(copy_context().run, lambda: run_sync(fn(arg))))
 

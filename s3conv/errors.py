@@ -43,10 +43,13 @@ class OutcomeUnknownError(StorageError):
 class PartialSaveError(StorageError):
     """Some conversations of a `save_many` were saved and some were not: see `saved` and `failed`, retry the latter."""
 
-    def __init__(self, message: str, *, saved: list[str], failed: dict[str, StorageError]) -> None:
+    # The keywords can be left out because a pickle of an error is read back from its message, and the rest set then.
+    def __init__(
+        self, message: str, *, saved: list[str] | None = None, failed: dict[str, StorageError] | None = None
+    ) -> None:
         super().__init__(message)
-        self.saved = saved
-        self.failed = failed
+        self.saved = saved or []
+        self.failed = failed or {}
 
 
 class SchemaVersionError(StorageError):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast, overload
 
 import msgspec
 
@@ -50,7 +50,7 @@ class ConversationStorage(ABC, Generic[S]):
 
     @classmethod
     @abstractmethod
-    async def create(cls, config: dict[str, Any]) -> ConversationStorage[S]:
+    async def create(cls, config: dict[str, Any]) -> ConversationStorage[Any]:
         """Make a storage from a configuration."""
 
     async def close(self) -> None:  # a storage that holds nothing has nothing to do here
@@ -126,29 +126,50 @@ class S3ConversationStorage(ConversationStorage[S]):
     costs two requests, and one that meets another writer's is merged with it; the state then holds what came of it.
     """
 
+    @overload
+    def __init__(
+        self: S3ConversationStorage[ConversationState],
+        archive: AsyncArchive | Archive,
+        *,
+        activity_window: float = ACTIVITY_WINDOW,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, archive: AsyncArchive | Archive, state_type: type[S], activity_window: float = ACTIVITY_WINDOW
+    ) -> None: ...
+
     def __init__(
         self,
         archive: AsyncArchive | Archive,
-        state_type: type[S] = ConversationState,  # type: ignore[assignment]  # a type variable takes no default in 3.11
+        state_type: type[Any] = ConversationState,
         activity_window: float = ACTIVITY_WINDOW,
     ) -> None:
         self._archive = archive._asynchronous(activity_window)
-        self._state_type = state_type
+        self._state_type: type[S] = state_type
+
+    @overload
+    @classmethod
+    async def create(cls, config: dict[str, Any]) -> S3ConversationStorage[ConversationState]: ...
+
+    @overload
+    @classmethod
+    async def create(cls, config: dict[str, Any], state_type: type[S]) -> S3ConversationStorage[S]: ...
 
     @classmethod
     async def create(
-        cls,
-        config: dict[str, Any],
-        state_type: type[S] = ConversationState,  # type: ignore[assignment]  # a type variable takes no default in 3.11
-    ) -> S3ConversationStorage[S]:
+        cls, config: dict[str, Any], state_type: type[Any] = ConversationState
+    ) -> S3ConversationStorage[Any]:
         """Open the archive that `config` names, or make it if there is none.
 
         Args:
-            config: `url`; `partition_by`; `activity_window`; and, for `s3://`, the options of `Archive.open`.
+            config: `url`; `partition_by`, which an archive that is there already must have, if it is given;
+                `activity_window`; and, for `s3://`, the options of `Archive.open`.
             state_type: see the class.
 
         Raises:
             InvalidInputError: there is no `url`, or an option is not known.
+            AlreadyExistsError: the archive that is there has another `partition_by`.
         """
         options = {"exist_ok": True, **config}
         url, partition_by = options.pop("url", None), options.pop("partition_by", None)

@@ -183,3 +183,22 @@ def test_everything_public_is_documented() -> None:
                 and not inspect.getdoc(getattr(thing, member))
             ]
     assert silent == []
+
+
+def test_what_a_caller_needs_to_annotate_an_archives_arguments_is_exported() -> None:
+    import inspect
+    import re
+
+    import s3conv
+
+    common = {"Any", "AsyncGenerator", "AsyncIterator", "Container", "Iterable", "Iterator", "None", "Self", "Unpack"}
+    short = {"Create", "Metadata"}  # names for what is written out easily
+    named = {
+        name
+        for kind in (s3conv.Archive, s3conv.AsyncArchive, s3conv.S3ConversationStorage)
+        for member, value in inspect.getmembers(kind, callable)
+        if not member.startswith("_")
+        for hint in value.__annotations__.values()
+        for name in re.findall(r"\b[A-Z]\w+", str(hint))
+    }
+    assert named - common - short <= set(s3conv.__all__)

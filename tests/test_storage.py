@@ -8,11 +8,12 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, assert_type
 
 import pytest
 
 from s3conv import (
+    AlreadyExistsError,
     Archive,
     AsyncArchive,
     ConflictError,
@@ -275,6 +276,10 @@ def test_create_makes_the_archive_or_opens_it(tmp_path: Path) -> None:
         await first.close()
         second: Storage = await S3ConversationStorage.create(config)
         assert (await load(second)).metadata == {"user_id": "alice"}
+        third: Storage = await S3ConversationStorage.create({"url": config["url"]})
+        assert (await load(third)).metadata == {"user_id": "alice"}
+        with pytest.raises(AlreadyExistsError, match=r"'metadata\.user_id'"):
+            await S3ConversationStorage.create({**config, "partition_by": "metadata.team"})
         with pytest.raises(InvalidInputError, match="'url'"):
             await S3ConversationStorage.create({"backend": "s3"})
         with pytest.raises(InvalidInputError, match="bucket"):
@@ -287,6 +292,22 @@ def test_a_synchronous_archive_will_do() -> None:
     storage: Storage = S3ConversationStorage(Archive.create("memory://"))
     run(storage.save_conversation(start("c")))
     assert run(storage.count_conversations()) == 1
+
+
+def test_a_type_checker_knows_what_a_storage_returns() -> None:
+    """Mypy reads the types; that they are right is part of its run over the tests."""
+
+    async def scenario() -> None:
+        archive = await AsyncArchive.create("memory://")
+        plain, foreign = S3ConversationStorage(archive), S3ConversationStorage(archive, Foreign)
+        assert_type(await plain.load_conversation("c"), ConversationState | None)
+        assert_type(await foreign.load_conversation("c"), Foreign | None)
+        first = await S3ConversationStorage.create({"url": "memory://"})
+        second = await S3ConversationStorage.create({"url": "memory://"}, Foreign)
+        assert_type(first, S3ConversationStorage[ConversationState])
+        assert_type(second, S3ConversationStorage[Foreign])
+
+    run(scenario())
 
 
 def test_the_errors_are_those_that_code_of_the_seed_catches(storage: Storage) -> None:

@@ -37,7 +37,7 @@ async def create(context: Context, racing: Runner, partition_by: str | None, exi
         context: the archive to be.
         racing: a runner that really runs `WRITERS` jobs at once.
         partition_by: metadata path by which the index is clustered, or None.
-        exist_ok: whether an archive that is there already, with the same `partition_by`, will do.
+        exist_ok: whether an archive that is there already will do: one with this `partition_by`, or any if it is None.
     """
     check_partition_by(partition_by)
     if await _is_there(context, partition_by, exist_ok):
@@ -68,7 +68,7 @@ async def _is_there(context: Context, partition_by: str | None, exist_ok: bool) 
         return False
     if not exist_ok:
         raise AlreadyExistsError(f"there is an archive at {context.store.url} already: open it, or choose another URL")
-    if found.partition_by != partition_by:
+    if partition_by not in (None, found.partition_by):
         raise AlreadyExistsError(
             f"there is an archive at {context.store.url} already, with partition_by {found.partition_by!r}; expected "
             f"{partition_by!r}, which cannot be changed: open it as it is, or choose another URL"

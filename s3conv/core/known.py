@@ -1,13 +1,15 @@
 """What the archive knows of a state: which document it was loaded from or saved as.
 
 Law: it hangs on the state object, not on its id, so that two states of one conversation do not disturb each other;
-a copy or a pickle of a state takes it along. It is only believed for the archive and the id that it was noted for.
+a copy or a pickle of a state takes it along. It is only believed for the archive and the id that it was noted for; a
+state that is saved to some archives in turns has a note for each.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from s3conv.bridge import Mutex
@@ -19,6 +21,9 @@ from s3conv.model.state import ConversationState
 from s3conv.store.base import Written
 
 _ATTRIBUTE = "_s3conv_known"
+
+NOTES = 4
+"""Archives of which a state keeps a note: those that it was saved to last."""
 
 EDITED_BYTES = 16 * 1024 * 1024
 """Stored bytes of all versions that `Edited` keeps: a thousand long chats, and little of a small function's memory."""
@@ -183,33 +188,29 @@ def known_of_document(
 
 def remember(state: object, known: Known) -> None:
     """Note it on the state. A class that takes no attributes goes without: its saves look at the document first."""
-    try:
-        object.__setattr__(state, _ATTRIBUTE, known)
-    except AttributeError:
-        return
+    others = [note for note in _notes(state) if note.archive != known.archive]
+    with suppress(AttributeError):
+        object.__setattr__(state, _ATTRIBUTE, (known, *others[: NOTES - 1]))
 
 
 def recall(state: object, archive: Descriptor, conversation_id: str) -> Known | None:
     """What was noted on the state for this archive and id."""
-    known = getattr(state, _ATTRIBUTE, None)
-    if isinstance(known, Known) and (known.archive, known.conversation_id) == (archive.nonce, conversation_id):
-        return known
+    for known in _notes(state):
+        if (known.archive, known.conversation_id) == (archive.nonce, conversation_id):
+            return known
     return None
 
 
 def hand_over(giver: object, taker: object) -> None:
     """Note on one object what was noted on another that stands for the same state."""
-    known = getattr(giver, _ATTRIBUTE, None)
-    if isinstance(known, Known):
-        remember(taker, known)
-    else:
-        forget(taker)
+    with suppress(AttributeError):
+        object.__setattr__(taker, _ATTRIBUTE, _notes(giver))
 
 
-def forget(state: object) -> None:
-    """Take the note away."""
-    if getattr(state, _ATTRIBUTE, None) is not None:
-        object.__delattr__(state, _ATTRIBUTE)
+def _notes(state: object) -> tuple[Known, ...]:
+    """What is noted on the state, the newest first."""
+    notes = getattr(state, _ATTRIBUTE, ())
+    return notes if isinstance(notes, tuple) else ()
 
 
 def with_attempt(known: Known, write: str) -> Known:

@@ -297,6 +297,7 @@ class LocalStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing does not do it where a fork has the open file too
             os.close(lock)
 
     def _now(self) -> float:

@@ -14,8 +14,6 @@ from itertools import pairwise
 from time import time
 from typing import Any, Literal
 
-import msgspec
-
 from s3conv.errors import AccessDeniedError, InvalidInputError, StoreError, UnavailableError
 from s3conv.store.base import (
     LIST_PAGE,
@@ -85,12 +83,13 @@ class S3Store:
             answer = await self._call("get_object", self._root + key, **wanted)
         except KeyMissing:
             return None
-        found = StoredObject(
-            answer["Body"], answer["ETag"], _last_modified(answer), _date(answer), answer.get("Metadata", {})
-        )
+        where = self._where(self._root + key)
+        body, etag = answer["Body"], ""
         if span is None:
-            return found
-        return msgspec.structs.replace(found, body=_part(answer, span, self._where(self._root + key)), etag="")
+            etag = _said(answer, "ETag", where)
+        else:
+            body = _part(answer, span, where)
+        return StoredObject(body, etag, _last_modified(answer), _date(answer), answer.get("Metadata", {}))
 
     async def head(self, key: str) -> ObjectHead | None:
         """See `ObjectStore.head`."""
@@ -126,9 +125,7 @@ class S3Store:
             if if_match is None:
                 raise StoreError(str(error)) from error
             raise PreconditionFailed(str(error)) from error
-        if not answer.get("ETag"):
-            raise UnavailableError(f"{self._where(self._root + key)}: the answer to put_object has no ETag")
-        return Written(answer["ETag"], _date(answer))
+        return Written(_said(answer, "ETag", self._where(self._root + key)), _date(answer))
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See `ObjectStore.delete`."""
@@ -209,7 +206,8 @@ class S3Store:
                 answer = await self._call("get_object", name)
             except KeyMissing:
                 return None
-        return ObjectHead(answer["ETag"], _last_modified(answer), answer["ContentLength"], answer.get("Metadata", {}))
+        etag, size = (_said(answer, header, self._where(name)) for header in ("ETag", "ContentLength"))
+        return ObjectHead(etag, _last_modified(answer), size, answer.get("Metadata", {}))
 
     async def _call(self, operation: str, name: str | None, **parameters: Any) -> Answer:
         key = {"Key": name} if name is not None else {}
@@ -283,6 +281,13 @@ def _part(answer: Answer, span: tuple[int, int], where: str) -> bytes:
         f"{where}: asked for bytes {start} to {start + length - 1}, the store answered {status} with {len(body)} bytes "
         f"and the Content-Range {said!r}: it, or a proxy before it, does not keep to HTTP; use another"
     )
+
+
+def _said(answer: Answer, header: str, where: str) -> Any:
+    """What a header of an answer says. One that S3 always sends is missing where a proxy answers in its place."""
+    if answer.get(header) in (None, ""):
+        raise UnavailableError(f"{where}: the store's answer has no {header}: it may be a proxy's; try later")
+    return answer[header]
 
 
 def _last_modified(answer: Answer) -> float:

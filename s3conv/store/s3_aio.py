@@ -1,7 +1,7 @@
 """The transport to S3 over aioboto3.
 
 Law: it runs on the event loop that used it first, with tasks as many as its caller likes. The client is made, and
-aioboto3 imported, at the first request.
+aioboto3 imported, at the first request. A forked process has no such loop, so it cannot use what its parent has used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from io import BytesIO
 from typing import Any
 
-from s3conv.bridge import Once
+from s3conv.bridge import Once, tell_of_forks
 from s3conv.errors import InvalidInputError, StorageError
 from s3conv.store.s3_errors import BrokenBody
 from s3conv.store.s3_transport import (
@@ -19,6 +19,7 @@ from s3conv.store.s3_transport import (
     ClientSettings,
     Parameters,
     Sending,
+    came_by_a_fork,
     check_client,
     marked,
     sending,
@@ -34,14 +35,22 @@ class AioTransport:
         """Use `client`, which stays its owner's to close, or make one by `settings` when it is needed."""
         self._settings = settings
         self._injected: Any = client
+        self._forked = False
+        tell_of_forks(self)
         self._opened: Once[tuple[Any, AsyncExitStack]] = Once(self._make)
         self.fan_out = settings.fan_out
         if client is not None:
             self.fan_out = check_client(client, asynchronous=True)
             _teach(client)
 
+    def forked(self) -> None:
+        """See `Forkable.forked`. A client is kept: to close it would stop its connections in the parent's loop."""
+        self._forked = True
+
     async def call(self, operation: str, parameters: Parameters) -> Answer:
         """See `Transport.call`."""
+        if self._forked and self._injected is not None:
+            raise came_by_a_fork()
         client = self._injected or (await self._opened.get())[0]
         from aiohttp import ClientError  # here with the client
 

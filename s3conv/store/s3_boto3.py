@@ -1,7 +1,8 @@
 """The transport to S3 over boto3.
 
 Law: `call` is a coroutine that never suspends, so that `bridge.run_sync` can finish it; any number of threads may use
-one transport. The client is made at the first request: making one may look for credentials, and opening does no I/O.
+one transport. The client is made at the first request: making one may look for credentials, and opening does no I/O. A
+forked process makes its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from urllib3 import Timeout
 from urllib3.exceptions import HTTPError
 
-from s3conv.bridge import Mutex
+from s3conv.bridge import Mutex, tell_of_forks
 from s3conv.errors import InvalidInputError
 from s3conv.store.call import time_left
 from s3conv.store.s3_errors import BrokenBody
@@ -21,6 +22,7 @@ from s3conv.store.s3_transport import (
     Answer,
     ClientSettings,
     Parameters,
+    came_by_a_fork,
     check_client,
     marked,
     teach,
@@ -40,11 +42,17 @@ class Boto3Transport:
         self._made = client is None
         self._client: Any = client
         self._lock = Mutex()
+        tell_of_forks(self)
         self.fan_out = settings.fan_out
         if client is not None:
             self.fan_out = check_client(client, asynchronous=False)
             teach(client)
             _limit(client)
+
+    def forked(self) -> None:
+        """See `Forkable.forked`. The client is not closed: its sockets are the parent's too."""
+        self._client = None
+        self._lock = Mutex()
 
     async def call(self, operation: str, parameters: Parameters) -> Answer:
         """See `Transport.call`."""
@@ -70,6 +78,8 @@ class Boto3Transport:
             self._client.close()
 
     def _make(self) -> Any:
+        if not self._made:
+            raise came_by_a_fork()
         import boto3
         from botocore.config import Config
 

@@ -96,6 +96,14 @@ def check_client(client: Any, *, asynchronous: bool) -> int:
     return int(pool)
 
 
+def came_by_a_fork() -> InvalidInputError:
+    """What to raise where an injected client is used in a process that was forked from its own."""
+    return InvalidInputError(
+        "client: this process was forked from the one that the client was passed in to, and two processes cannot share "
+        "its connections; open the archive again here, with a client that was made here, or open it without one"
+    )
+
+
 def with_checksum(client: Any, operation: str, parameters: Parameters) -> Parameters:
     """Add the CRC32 of a PUT's body, unless the client is configured to send none.
 

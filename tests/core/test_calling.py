@@ -298,7 +298,7 @@ def test_every_operation_is_told_with_what_it_cost(slow: Slow) -> None:
     told.clear()
     archive.maintain()
     archive.verify(repair=True)
-    with Archive.create("memory://", on_operation=told.append):  # type: ignore[call-arg]
+    with Archive.create("memory://", on_operation=told.append):
         pass
     assert [one.name for one in told] == ["maintain", "repair", "create"]
 

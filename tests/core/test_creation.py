@@ -66,6 +66,12 @@ def test_an_archive_is_not_created_twice(store: ScriptedStore) -> None:
     assert store.counts == {"get": 1}
 
 
+def test_exist_ok_without_a_partition_opens_whatever_archive_is_there() -> None:
+    store = ScriptedStore(open_store("memory://"))
+    Archive.create(store, partition_by="metadata.user_id")
+    assert Archive.create(store, exist_ok=True).count() == 0
+
+
 def test_exist_ok_opens_the_archive_that_is_there_if_it_is_partitioned_alike(store: ScriptedStore) -> None:
     assert Archive.create(store, exist_ok=True).count() == 0
     with pytest.raises(AlreadyExistsError, match="partition_by None"):

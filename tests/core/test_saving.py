@@ -23,6 +23,7 @@ from s3conv import (
 )
 from s3conv.bridge import run_sync
 from s3conv.core import commit
+from s3conv.core.known import NOTES
 from s3conv.format.entry import decode_log_object
 from s3conv.format.keys import log_prefix
 from s3conv.store import Contended, open_store
@@ -393,6 +394,28 @@ def test_what_is_known_of_a_state_goes_along_with_its_copies(archive: Archive) -
     pickled = pickle.loads(pickle.dumps(copied))
     pickled.metadata["pickled"] = True
     assert archive.save(pickled).revision == 3
+
+
+def test_a_state_can_be_saved_into_some_archives_in_turns(archive: Archive) -> None:
+    archives = [archive, *(open_scripted()[0] for _ in range(NOTES))]
+    state = start()
+    for revision in (1, 2):
+        for one in archives[:NOTES]:
+            assert one.save(state).revision == revision
+            state.add_message("user", "more")
+        state = pickle.loads(pickle.dumps(state))
+    archives[NOTES].save(state)
+    with pytest.raises(ConflictError):  # of the archive that it was saved to before all others, nothing is known now
+        archive.save(state)
+
+
+def test_a_copy_of_a_state_does_not_learn_what_becomes_of_the_other(archive: Archive) -> None:
+    state = start()
+    archive.save(state)
+    other = copy.copy(state)
+    archive.save(state)
+    with pytest.raises(ConflictError, match="found revision 2"):
+        archive.save(other)
 
 
 def test_a_state_can_be_saved_into_another_archive_and_under_another_id(archive: Archive) -> None:

@@ -38,6 +38,8 @@ class FaultyServer:
     url: str = ""
     respond: Callable[[str, str, int], Answer] = lambda method, path, number: Answer()
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    """Where each of the requests came from: one for each connection."""
 
     @property
     def methods(self) -> list[str]:
@@ -57,6 +59,7 @@ def faulty_server() -> Iterator[FaultyServer]:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             number = len(told.requests)
             told.requests.append((self.command, self.path, dict(self.headers)))
+            told.ports.append(self.client_address[1])
             answer = told.respond(self.command, self.path, number)
             if answer.hang:
                 over.wait()

@@ -442,6 +442,26 @@ def test_the_clock_is_the_servers(faulty_backend: Backend, faulty: FaultyServer)
     faulty_backend.run(body)
 
 
+@pytest.mark.parametrize("operation", [_get, _head, _put, _put_if])
+def test_an_answer_without_an_etag_is_unavailable(
+    faulty_backend: Backend, faulty: FaultyServer, operation: Operation
+) -> None:
+    faulty.respond = lambda method, path, number: Answer(200, b"" if method == "PUT" else b"body")
+    with pytest.raises(UnavailableError, match="s3://some-bucket/archive/a/b: the store's answer has no ETag"):
+        faulty_backend.run(operation)
+
+
+def test_a_range_needs_no_etag(faulty_backend: Backend, faulty: FaultyServer) -> None:
+    faulty.respond = lambda method, path, number: Answer(206, b"od", {"Content-Range": "bytes 1-2/4"})
+
+    async def body(store: ObjectStore) -> None:
+        found = await store.get("a/b", span=(1, 2))
+        assert found is not None
+        assert found.body == b"od"
+
+    faulty_backend.run(body)
+
+
 def test_a_store_that_lists_in_disorder_is_refused(faulty_backend: Backend, faulty: FaultyServer) -> None:
     def page(*names: str) -> Answer:
         rows = "".join(
