@@ -65,7 +65,8 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished export consists of. `settings` has the archive, the format and the filter.
+    """What a finished export consists of. `settings` has the archive, the format, the filter, and the number of
+    patterns that were redacted.
 
     `damaged`: what meets the filter, as far as can be told, and is not there.
     """

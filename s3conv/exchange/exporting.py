@@ -351,7 +351,7 @@ def _begin(
 
 
 def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
-    """What has to be the same for an export to be gone on with. A pattern may be a secret itself: its hash is kept."""
+    """What has to be the same for an export to be gone on with. A pattern may be a secret itself: its hash is here."""
     conditions = parse_where(job.where)
     return {
         "archive": archive.url,
@@ -377,7 +377,8 @@ def _manifest(checkpoint: Checkpoint, done: Exported) -> Manifest:
         format=1,
         kind="export",
         s3conv=__version__,
-        settings=checkpoint.settings,
+        # A short pattern, such as a name, could be found again by its hash.
+        settings={**checkpoint.settings, "redact": len(checkpoint.settings["redact"])},
         started=checkpoint.started,
         finished=index_time(utcnow()),
         conversations=done.conversations,
