@@ -71,7 +71,7 @@ def test_branches(form: str) -> None:
     leaves, _ = rows(form, branching(), "leaves")
     assert [texts(row) for row in leaves] == [current, other]
     if form != "openai":  # which has no ids
-        assert [row.get("id") or row["conversation_id"] for row in leaves] == ["c~1", "c~2"]
+        assert [row.get("id") or row["conversation_id"] for row in leaves] == ["c#1", "c#2"]
     if "tree" in FORMATS[form].branches:
         (row,), _ = rows(form, branching(), "tree")
         assert Counter(texts(row)) == Counter({*current, *other})
