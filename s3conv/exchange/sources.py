@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -45,6 +46,8 @@ _NESTED = 4
 _READABLE = (".json", ".jsonl", ".ndjson")
 _PACKED = (".gz", ".zst")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.zst")
+_CONVERSATIONS = re.compile(r"conversations?(-\d+)?\.(json|jsonl|ndjson)(\.gz|\.zst)?", re.IGNORECASE)
+"""The names of files that hold conversations and nothing else."""
 
 Source = str | PathLike[str] | IO[bytes]
 """What is imported: the path of a file or folder, a pattern such as "*.json", or an open stream."""
@@ -302,5 +305,4 @@ def _may_be_read(name: str, archives: tuple[str, ...] = ()) -> bool:
 
 def _optional(name: str) -> bool:
     """Whether the name leaves open what is in it: an export also has JSON about the account and its settings."""
-    base = name.rpartition("/")[2].lower()
-    return "conversation" not in base or "shared" in base
+    return _CONVERSATIONS.fullmatch(name.rpartition("/")[2]) is None

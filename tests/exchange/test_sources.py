@@ -173,6 +173,28 @@ def test_a_file_of_a_folder_may_begin_with_what_is_not_known(tmp_path: Path) -> 
     assert named is Problem
 
 
+def test_an_export_of_chatgpt_has_json_beside_its_conversations(tmp_path: Path) -> None:
+    beside = {
+        "conversation_asset_file_names_dot_json": b'{"file-1.dat": "picture.png"}',
+        "shared_conversations_dot_json": b'[{"id": "s", "conversation_id": "c", "title": "T", "is_anonymous": true}]',
+        "user_dot_json": b'{"id": "user-1"}',
+    }
+    (tmp_path / "export.zip").write_bytes(zipped(conversations_dot_json=chats("a"), **beside))
+    found, *others = read_conversations(tmp_path / "export.zip")
+    assert ids([found]) == ["a"]
+    ignored = [name.replace("_dot_", ".") for name in beside]
+    assert others == [Ignored(str(tmp_path / "export.zip"), name) for name in ignored]
+
+
+@pytest.mark.parametrize("name", ["conversations.json", "conversations-003.json", "Conversation.jsonl.gz"])
+def test_a_file_of_conversations_that_holds_none_is_a_problem(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"x": 1}')
+    (tmp_path / "good.json").write_bytes(chats("a"))
+    problem, found = read_conversations(tmp_path)
+    assert isinstance(problem, Problem)
+    assert ids([found]) == ["a"]
+
+
 def test_a_forced_format_leaves_settings_alone_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "export.zip").write_bytes(zipped(conversations_dot_json=chats("a"), user_dot_json=b'{"id": 1}'))
     found, ignored = read_conversations(tmp_path / "export.zip", format="chatgpt")
