@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -124,6 +125,24 @@ def test_a_frame_that_breaks_off_gives_what_is_before_it(tmp_path: Path) -> None
     *found, problem = read_conversations(path)
     assert ids(found)[:2] == ["a", "b"]
     assert "ends in the middle of a zstd frame" in str(problem)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd])
+@pytest.mark.parametrize("how", ["cut", "followed by something else"])
+def test_what_was_whole_before_it_breaks_off_is_read(tmp_path: Path, pack: Any, how: str) -> None:
+    names = [f"c{n}" for n in range(200)]
+    lines = [json.dumps({"id": name, "messages": [{"role": "user", "content": _noise(name)}]}) for name in names]
+    packed = pack("".join(f"{line}\n" for line in lines).encode())
+    path = tmp_path / "rows"
+    path.write_bytes(packed[: len(packed) // 2] if how == "cut" else packed + b"garbage")
+    *found, problem = read_conversations(path)
+    assert isinstance(problem, Problem)
+    assert len(ids(found)) >= (65 if how == "cut" else 200)  # zstd packs 128 KiB at a time, which are 30 of them
+
+
+def _noise(seed: str) -> str:
+    """A text that packs badly."""
+    return "".join(hashlib.sha256(f"{seed} {n}".encode()).hexdigest() for n in range(64))
 
 
 def test_an_archive_in_an_archive_has_an_end(tmp_path: Path) -> None:
