@@ -116,8 +116,8 @@ def _check(fields: dict[str, Any]) -> None:
 def chosen(chat: Chat, branches: Branches) -> Iterator[Chat]:
     """The conversation as it is to be written: whole, or its branches as linear conversations.
 
-    Of several leaves each gets an id of its own, `<id>~1`, `~2` …, in the order of the tree, and the metadata
-    `source_conversation_id`.
+    Of several leaves each gets an id of its own, `<id>#1`, `#2` …, in the order of the tree, and the metadata
+    `source_conversation_id`. (An import gives ids with `~2`, but none with `#`.)
     """
     if branches == "tree":
         yield chat
@@ -128,7 +128,7 @@ def chosen(chat: Chat, branches: Branches) -> Iterator[Chat]:
         for number, leaf in enumerate(leaves, 1):
             own: dict[str, Any] = {}
             if len(leaves) > 1:
-                own["conversation_id"] = f"{chat.conversation_id}~{number}"
+                own["conversation_id"] = f"{chat.conversation_id}#{number}"
                 own["metadata"] = {**chat.metadata, "source_conversation_id": chat.conversation_id}
             yield _linear(chat, leaf, own)
 

@@ -2,12 +2,14 @@
 
 Law: a checkpoint is written after what it speaks of survives. So what it says is done is done; what was written after
 it is cut off or written over when the export goes on. Ids are kept as 16 bytes each, in files beside it that are never
-changed. The manifest is written last: where it is, everything is there.
+changed; their names have a word that is each run's own, as has the checkpoint, so that two runs never write the same.
+The manifest is written last: where it is, everything is there.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
@@ -22,8 +24,8 @@ _Kind = TypeVar("_Kind")
 
 MANIFEST = "_manifest.json"
 _CHECKPOINT = "checkpoint.json"
-_FORMAT = 2
-"""Of the checkpoint; 1 had 8 bytes for each id."""
+_FORMAT = 3
+"""Of the checkpoint; 1 had 8 bytes for each id, 2 numbered the files of ids."""
 
 _PIECE = 1 << 20
 
@@ -59,13 +61,15 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     started: str
     shards: list[Shard]
-    id_files: int
+    run: str = ""
+    ids: list[str] = []
     begun: Begun | None = None
     per_shard: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a finished export consists of. `settings` has the archive, the format and the filter.
+    """What a finished export consists of. `settings` has the archive, the format, the filter, and the number of
+    patterns that were redacted.
 
     `damaged`: what meets the filter, as far as can be told, and is not there.
     """
@@ -97,25 +101,28 @@ class Checkpoint:
     seen: SeenIds = field(default_factory=SeenIds)
     fresh: bytearray = field(default_factory=bytearray)
     """What `SeenIds` is given of the ids that no checkpoint has yet, end to end."""
-    id_files: int = 0
+    id_files: list[str] = field(default_factory=list)
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def exists(self) -> bool:
         """Whether there is something to go on from."""
-        return self.id_files > 0
+        return bool(self.id_files)
 
     def save(self) -> None:
         """Write it. What it speaks of has to survive already."""
-        self.output.put(f"{self.output.working}ids-{self.id_files:06}", bytes(self.fresh))
+        name = f"ids-{len(self.id_files):06}-{self.run}"
+        self.output.put(self.output.working + name, bytes(self.fresh))
         del self.fresh[:]
-        self.id_files += 1
+        self.id_files.append(name)
         saved = _Saved(
             format=_FORMAT,
             kind="export checkpoint",
             settings=self.settings,
             started=self.started,
             shards=self.shards,
-            id_files=self.id_files,
+            run=self.run,
+            ids=self.id_files,
             begun=self.begun,
             per_shard=self.per_shard,
         )
@@ -145,15 +152,15 @@ def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> C
             f"{where} is of an interrupted export that differs in {', '.join(differ)}: export as before to go on, or "
             f"remove it to begin again"
         )
-    for number in range(saved.id_files):
-        file = output.open(f"{output.working}ids-{number:06}")
+    for name in saved.ids:
+        file = output.open(output.working + name)
         if file is None:
-            raise CorruptError(f"{where}ids-{number:06} is missing: remove {where} to begin again")
+            raise CorruptError(f"{where}{name} is missing: remove {where} to begin again")
         with file:
             while digests := file.read(_PIECE):
                 checkpoint.seen.add_all(digests)
     checkpoint.started, checkpoint.shards = saved.started, list(saved.shards)
-    checkpoint.begun, checkpoint.id_files, checkpoint.per_shard = saved.begun, saved.id_files, saved.per_shard
+    checkpoint.begun, checkpoint.id_files, checkpoint.per_shard = saved.begun, saved.ids, saved.per_shard
     return checkpoint
 
 

@@ -149,19 +149,20 @@ def export_files(
 
     Raises:
         InvalidInputError: the job cannot be done so, or there is something else where the shards should go.
+        ConflictError: another export is writing there.
         StorageError: as for `Archive.export`. Export again to go on.
     """
-    run = _begin(archive, output, job, name, redaction, progress)
-    run.tell = _teller(run.done, progress, on_damaged)
-    # What was damaged is in no checkpoint, and so tried again when an export is gone on with.
-    skip = run.checkpoint.seen if run.checkpoint.exists else ()
-    try:
-        for document in archive.export(job.where, skip=skip, on_damaged=run.tell):
-            run.take(document)
-        return run.finish()
-    except BaseException:
-        run.abandon()
-        raise
+    with output.hold():
+        run = _begin(archive, output, job, name, redaction, progress)
+        run.tell = _teller(run.done, progress, on_damaged)
+        try:
+            # What was damaged is in no checkpoint, and so tried again when an export is gone on with.
+            for document in archive.export(job.where, skip=run.checkpoint.seen, on_damaged=run.tell):
+                run.take(document)
+            return run.finish()
+        except BaseException:
+            run.abandon()
+            raise
 
 
 def _teller(done: Exported, progress: Progress, on_damaged: OnDamaged | None) -> OnDamaged | None:
@@ -264,7 +265,7 @@ class _Run:
         assert self.file is not None
         assert self.writer is not None
         self.writer.finish()
-        name = f"part-{len(self.checkpoint.shards):05}{self.form.suffix}"
+        name = _shard_name(self.checkpoint, self.form)
         hashed, size = digest(self.file), self.file.tell()
         self.output.finish(self.file, name)
         self.file = self.writer = None
@@ -308,7 +309,7 @@ class _Run:
         if self.file is not None:
             self.file.close()
         folder = self.name is None or self.form.pages
-        if _first_name(self.output) is None if folder else not self.checkpoint.exists:
+        if _first_name(self.output) is None if folder else self.checkpoint.begun is None:
             self.output.clear()
 
 
@@ -338,7 +339,8 @@ def _begin(
             raise InvalidInputError(f"{output.url} holds {what}: export to an empty folder, or empty this one")
         if job.shards is not None:
             checkpoint.per_shard = -(-archive.count(job.where) // job.shards) or 1
-        checkpoint.save()  # so that what comes next is known to be ours
+    checkpoint.save()  # so that what comes next is known to be ours
+    output.take_over([name] if name is not None else [_shard_name(checkpoint, form), MANIFEST])
     begun = checkpoint.begun.conversations if checkpoint.begun else 0
     done = Exported(left_out=reader.left_out)
     done.continued = sum(shard.conversations for shard in checkpoint.shards) + begun
@@ -351,7 +353,7 @@ def _begin(
 
 
 def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
-    """What has to be the same for an export to be gone on with. A pattern may be a secret itself: its hash is kept."""
+    """What has to be the same for an export to be gone on with. A pattern may be a secret itself: its hash is here."""
     conditions = parse_where(job.where)
     return {
         "archive": archive.url,
@@ -363,6 +365,11 @@ def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
         "shards": job.shards,
         "shard_size": job.shard_size,
     }
+
+
+def _shard_name(checkpoint: Checkpoint, form: Format) -> str:
+    """The name of the shard that is next."""
+    return f"part-{len(checkpoint.shards):05}{form.suffix}"
 
 
 def _first_name(output: Output) -> str | None:
@@ -377,7 +384,8 @@ def _manifest(checkpoint: Checkpoint, done: Exported) -> Manifest:
         format=1,
         kind="export",
         s3conv=__version__,
-        settings=checkpoint.settings,
+        # A short pattern, such as a name, could be found again by its hash.
+        settings={**checkpoint.settings, "redact": len(checkpoint.settings["redact"])},
         started=checkpoint.started,
         finished=index_time(utcnow()),
         conversations=done.conversations,

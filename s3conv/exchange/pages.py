@@ -62,19 +62,19 @@ class PageWriter:
             states = [chat.state() for chat in chats]
         except InvalidInputError as error:
             raise CorruptError(f"{document.what} is not a conversation: {error}") from None
-        for state in states:
-            self._add(state)
+        for number, state in enumerate(states, 1):
+            self._add(state, document.conversation_id, number if len(states) > 1 else None)
         return len(states)
 
-    def _add(self, state: ConversationState) -> None:
+    def _add(self, state: ConversationState, conversation_id: str, branch: int | None) -> None:
         from s3conv.exchange.naming import file_name, link_to
 
         if self._kind == "html":
-            name = file_name(state.conversation_id, ".html")
+            name = file_name(conversation_id, ".html", branch)
             text = self._html.conversation_page(state, back=INDEX["html"])
             row = self._index.row_html(self._index.index_row(state, link_to(name)))
         else:
-            name = file_name(state.conversation_id, ".md")
+            name = file_name(conversation_id, ".md", branch)
             text = self._markdown.conversation_markdown(state)
             listed = {
                 "file": name,

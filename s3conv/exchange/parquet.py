@@ -7,6 +7,7 @@ not grow with the file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any, Protocol
@@ -125,11 +126,13 @@ class ParquetWriter:
         """See `Writer.add`."""
         # All times first: of a conversation that has none where one should be, no row is begun.
         chats = [(chat, _Times(chat)) for chat in self._reader.chats(document)]
-        rows = sum(self._add(chat, times) for chat, times in chats)
-        if self._held >= BATCH:
-            self._end_batch()
-        if self._batched >= GROUP:
-            self._write_group()
+        rows = 0
+        for chat, times in chats:
+            rows += self._add(chat, times)
+            if self._held >= BATCH:
+                self._end_batch()
+            if self._batched >= GROUP:
+                self._write_group()
         return rows
 
     def finish(self) -> None:
@@ -145,24 +148,20 @@ class ParquetWriter:
             self._writer.close()
 
     def _add_conversation(self, chat: Chat, times: _Times) -> int:
-        fields, rows = chat.fields, self._rows
-        metadata = _json.encode(chat.metadata).decode()
-        for name, value in zip(
+        self._append(
+            self._rows,
             CONVERSATION,
             (
                 chat.conversation_id,
                 times.created,
                 times.updated,
-                fields["schema_version"],
+                chat.fields["schema_version"],
                 len(chat.nodes),
                 len(chat.leaves()),
                 chat.current,
-                metadata,
+                _json.encode(chat.metadata).decode(),
             ),
-            strict=True,
-        ):
-            rows[name].append(value)
-        self._held += _ROW + len(metadata)
+        )
         for node, time in zip(chat.nodes, times.nodes, strict=True):
             self._add_message(node, time)
         self._ends.append(self._ends[-1] + len(chat.nodes))
@@ -171,31 +170,40 @@ class ParquetWriter:
     def _add_messages(self, chat: Chat, times: _Times) -> int:
         leading = set(chat.path(chat.current))
         for position, (node, time) in enumerate(zip(chat.nodes, times.nodes, strict=True)):
-            self._rows["conversation_id"].append(chat.conversation_id)
-            self._rows["position"].append(position)
-            self._rows["is_current"].append(position in leading)
+            self._append(self._rows, PLACE, (chat.conversation_id, position, position in leading))
             self._add_message(node, time)
         return len(chat.nodes)
 
     def _add_message(self, node: dict[str, Any], time: int) -> None:
-        columns, message = self._messages, node["message"]
+        message = node["message"]
         content = message.get("content")
         parts = _json_or_none(content) if isinstance(content, list) else None
-        text = None if parts is not None else content
-        columns["parent"].append(node.get("parent"))
-        columns["role"].append(message["role"])
-        columns["content"].append(text)
-        columns["parts"].append(parts)
-        columns["name"].append(message.get("name"))
-        columns["tool_calls"].append(_json_or_none(message.get("tool_calls")))
-        columns["function_call"].append(_json_or_none(message.get("function_call")))
-        columns["tool_call_id"].append(message.get("tool_call_id"))
-        columns["timestamp"].append(time)
-        columns["prompt_name"].append(_text(node.get("prompt_name")))
-        columns["branch_name"].append(_text(node.get("branch_name")))
-        metadata = _json_or_none(node.get("metadata") or None)
-        columns["metadata"].append(metadata)
-        self._held += _ROW + len(text or parts or "") + len(metadata or "")
+        self._append(
+            self._messages,
+            MESSAGE,
+            (
+                node.get("parent"),
+                message["role"],
+                None if parts is not None else content,
+                parts,
+                message.get("name"),
+                _json_or_none(message.get("tool_calls")),
+                _json_or_none(message.get("function_call")),
+                message.get("tool_call_id"),
+                time,
+                _text(node.get("prompt_name")),
+                _text(node.get("branch_name")),
+                _json_or_none(node.get("metadata") or None),
+            ),
+        )
+
+    def _append(self, columns: Columns, names: Iterable[str], values: tuple[Any, ...]) -> None:
+        """Add a value to each of these columns, and count all that is held of them."""
+        self._held += _ROW
+        for name, value in zip(names, values, strict=True):
+            columns[name].append(value)
+            if isinstance(value, str):
+                self._held += len(value)
 
     def _end_batch(self) -> None:
         if self._held:

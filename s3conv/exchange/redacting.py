@@ -2,7 +2,8 @@
 
 Law: every text goes through, wherever it lies (messages, parts, tool calls, metadata, fields that are not known), but
 for what says what a thing is: id and times of the conversation, roles, types of parts, names of fields. Each text is
-searched by itself: what is spread over two of them is not found.
+searched by itself: what is spread over two of them is not found. The record of an import is left out: it has hashes of
+what was said, and a short text can be found again by its hash.
 
 Python's `re` looks for a match as long as it takes: some patterns take exponential time on some texts, and nothing in
 a pattern says so reliably. `Redaction.busy_since` is for who watches over it; the command line does.
@@ -16,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.exchange.provenance import IMPORTED
 
 MARK = "[redacted]"
 """What stands in place of what was matched."""
@@ -55,6 +57,7 @@ class Redaction:
                 if name == "nodes" and isinstance(value, list)
                 else self._value(value)
                 for name, value in fields.items()
+                if name != IMPORTED
             }
         finally:
             self.busy_since = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -45,6 +46,8 @@ _NESTED = 4
 _READABLE = (".json", ".jsonl", ".ndjson")
 _PACKED = (".gz", ".zst")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.zst")
+_CONVERSATIONS = re.compile(r"conversations?(-\d+)?\.(json|jsonl|ndjson)(\.gz|\.zst)?", re.IGNORECASE)
+"""The names of files that hold conversations and nothing else."""
 
 Source = str | PathLike[str] | IO[bytes]
 """What is imported: the path of a file or folder, a pattern such as "*.json", or an open stream."""
@@ -117,12 +120,15 @@ class _Unzstd(io.RawIOBase):
         self._packed = packed
         self._frame: Any = None
         self._ready = memoryview(b"")
+        self._failed: zstandard.ZstdError | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
+            if self._failed is not None:
+                raise self._failed
             # Small pieces: each of their bytes may hold up to 32 KiB.
             data = self._packed.read(1024)
             if not data:
@@ -140,7 +146,11 @@ class _Unzstd(io.RawIOBase):
         while data:
             if self._frame is None:
                 self._frame = zstandard.ZstdDecompressor().decompressobj()
-            unpacked.append(self._frame.decompress(data))
+            try:
+                unpacked.append(self._frame.decompress(data))
+            except zstandard.ZstdError as error:
+                self._failed = error  # raised when what is before it has been read
+                break
             data = b""
             if self._frame.eof:
                 data, self._frame = self._frame.unused_data, None
@@ -230,7 +240,8 @@ def _members(file: IO[bytes], name: str, optional: bool, depth: int = 0) -> Iter
         yield Skipped(name, f"is packed more than {_NESTED} times")
     elif is_gzip:
         with gzip.open(file) as unpacked:
-            yield from _members(_buffered(unpacked), name, optional, depth + 1)
+            # As it is, `gzip` forgets what it has unpacked when it then comes to an error.
+            yield from _members(_buffered(_Prefixed(b"", cast(IO[bytes], unpacked))), name, optional, depth + 1)
     elif is_zstd:
         yield from _members(_buffered(_Unzstd(file)), name, optional, depth + 1)
     elif is_zip and start is not None:
@@ -302,5 +313,4 @@ def _may_be_read(name: str, archives: tuple[str, ...] = ()) -> bool:
 
 def _optional(name: str) -> bool:
     """Whether the name leaves open what is in it: an export also has JSON about the account and its settings."""
-    base = name.rpartition("/")[2].lower()
-    return "conversation" not in base or "shared" in base
+    return _CONVERSATIONS.fullmatch(name.rpartition("/")[2]) is None

@@ -11,8 +11,10 @@ from hypothesis import given
 
 from s3conv import ConversationState, CorruptError, InvalidInputError
 from s3conv.exchange.chats import Chat, chosen, read_chat
+from s3conv.exchange.provenance import note_import
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut, openai_line, sharegpt_line
+from s3conv.exchange.values import fingerprint
 from s3conv.exchange.writing import FORMATS, format_named
 from s3conv.format.document import state_to_stored
 from tests.strategies import states
@@ -69,7 +71,7 @@ def test_branches(form: str) -> None:
     leaves, _ = rows(form, branching(), "leaves")
     assert [texts(row) for row in leaves] == [current, other]
     if form != "openai":  # which has no ids
-        assert [row.get("id") or row["conversation_id"] for row in leaves] == ["c~1", "c~2"]
+        assert [row.get("id") or row["conversation_id"] for row in leaves] == ["c#1", "c#2"]
     if "tree" in FORMATS[form].branches:
         (row,), _ = rows(form, branching(), "tree")
         assert Counter(texts(row)) == Counter({*current, *other})
@@ -275,6 +277,15 @@ def test_what_is_redacted_is_nowhere(form: str, branches: Any) -> None:
         assert line is not None
         assert b"SECRET" not in line
         assert b"[redacted]" in line
+
+
+def test_no_hash_of_what_is_redacted_is_left() -> None:
+    state = ConversationState.start("c", system="Hi", metadata={"phone": "555-0100"})
+    note_import(state)
+    assert fingerprint("555-0100") in json.dumps(state_to_stored(state))
+    fields = Redaction([r"555-\d{4}"]).fields(state_to_stored(state))
+    assert fields["metadata"] == {"phone": "[redacted]"}
+    assert "imported" not in fields
 
 
 def test_what_says_what_a_thing_is_stays() -> None:

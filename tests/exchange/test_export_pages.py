@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from s3conv import CorruptError, InvalidInputError
+from s3conv import ConversationState, CorruptError, InvalidInputError
 from s3conv.bridge import run_sync
 from s3conv.exchange.exporting import Job, export_files, export_stream
 from s3conv.exchange.html import conversation_page
@@ -47,7 +47,8 @@ def test_markdown_files_and_their_list(output: Output) -> None:
     archive = chats(2)
     export_files(archive, output, Job("markdown", branches="leaves"))
     rows = [json.loads(line) for line in read(output, "index.jsonl").splitlines()]
-    assert [row["conversation_id"] for row in rows] == ["c00~1", "c00~2", "c01~1", "c01~2"]
+    assert [row["conversation_id"] for row in rows] == ["c00#1", "c00#2", "c01#1", "c01#2"]
+    assert [row["file"] for row in rows[:2]] == ["c00~1.md", "c00~2.md"]
     assert sorted(output.names()) == sorted([*(row["file"] for row in rows), "index.jsonl"])
     for row in rows:
         assert f'conversation_id: "{row["conversation_id"]}"' in read(output, row["file"]).decode()
@@ -55,6 +56,21 @@ def test_markdown_files_and_their_list(output: Output) -> None:
     export_files(archive, whole, Job("markdown"))
     for document in archive.export():
         assert read(whole, f"{document.conversation_id}.md").decode() == conversation_markdown(document.state())
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_every_conversation_has_a_file_of_its_own(output: Output, form: str) -> None:
+    """Also where an id is the name of the list, or looks like that of a branch."""
+    archive = chats(1)
+    ids = ["index", "Index", "INDEX", "c00~1", "c00#1", "C00"]
+    archive.save_many([ConversationState.start(one, system=f"I am {one}.") for one in ids])
+    done = export_files(archive, output, Job(form, branches="leaves"))
+    assert (done.conversations, done.rows) == (7, 8)
+    names = set(output.names())
+    assert len({name.lower() for name in names}) == 9
+    suffix = {"html": ".html", "markdown": ".md"}[form]
+    for one in ids:
+        assert f"I am {one}." in read(output, file_name(one, suffix)).decode()
 
 
 def test_what_is_redacted_is_in_no_file(output: Output) -> None:

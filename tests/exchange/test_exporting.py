@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, Any
 
 import pytest
 
-from s3conv import Archive, ConversationState, CorruptError, InvalidInputError
+from s3conv import Archive, ConflictError, ConversationState, CorruptError, InvalidInputError, UnavailableError
 from s3conv.bridge import run_sync
 from s3conv.exchange import exporting, writing
 from s3conv.exchange.checkpoint import check_export
@@ -128,7 +129,7 @@ def test_the_manifest_says_what_there_is(output: Output) -> None:
     export_files(chats(), output, Job(where=where, branches="leaves", redact=("secret",), shards=2))
     manifest = json.loads(read(output, "_manifest.json"))
     assert manifest["settings"]["where"] == ["metadata.n lt 5"]
-    assert b"secret" not in read(output, "_manifest.json")
+    assert manifest["settings"]["redact"] == 1  # neither the pattern nor its hash, which may give it away
     assert manifest["started"] <= manifest["finished"]
     assert (manifest["conversations"], manifest["rows"]) == (5, 10)
     for shard in manifest["shards"]:
@@ -159,6 +160,12 @@ class Flaky:
                 result.close()  # as the end of a process does
             raise Crash
         return result
+
+    def hold(self) -> AbstractContextManager[None]:
+        return self.inner.hold()
+
+    def take_over(self, names: Iterable[str]) -> None:
+        self.inner.take_over(names)
 
     def begin(self, length: int = 0) -> IO[bytes]:
         file: IO[bytes] = self._step(lambda: self.inner.begin(length))
@@ -339,6 +346,110 @@ def test_shards_go_to_an_empty_place(output: Output) -> None:
 def test_a_job_that_cannot_be_done_is_refused(output: Output, job: Job) -> None:
     with pytest.raises(InvalidInputError):
         export_files(chats(), output, job)
+
+
+# --- two at once ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [None, "x.jsonl"])
+def test_a_second_export_to_a_folder_is_refused_while_the_first_one_runs(tmp_path: Path, name: str | None) -> None:
+    archive, refused = chats(), list[str]()
+    working = "_checkpoint/" if name is None else ".x.jsonl.checkpoint/"
+
+    def again(conversations: int, size: int) -> None:
+        with pytest.raises(ConflictError, match="another export is writing to") as caught:
+            export_files(archive, Folder(tmp_path, working), Job(), name)
+        refused.append(str(caught.value))
+
+    export_files(archive, Folder(tmp_path, working), Job(), name, progress=again)
+    assert len(refused) == 10
+    out = BytesIO()
+    export_stream(archive, out, Job())
+    assert (tmp_path / (name or "part-00000.jsonl")).read_bytes() == out.getvalue()
+    assert not (tmp_path / working).exists()
+
+
+def test_the_lock_of_a_process_that_is_gone_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "_checkpoint").mkdir()
+    (tmp_path / "_checkpoint" / "lock").write_bytes(b"")
+    assert export_files(chats(), Folder(tmp_path), Job(shards=2)).conversations == 10
+    assert not (tmp_path / "_checkpoint").exists()
+
+
+@pytest.mark.parametrize("at", range(1, 11))
+def test_of_two_exports_to_a_bucket_the_later_one_goes_on(at: int) -> None:
+    archive, store, taken = chats(), open_store("memory://"), 0
+    job = Job(shards=5)
+
+    def again(conversations: int, size: int) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == at:
+            done = export_files(archive, Bucket(store, "out"), job)
+            assert done.conversations == 10
+
+    with pytest.raises(ConflictError, match="out: wait until it has ended"):
+        export_files(archive, Bucket(store, "out"), job, progress=again)
+    output = Bucket(store, "out")
+    assert check_export(output).problems == []
+    assert lines(output) == _all(archive, job)
+
+
+def test_a_shard_that_arrives_late_replaces_nothing() -> None:
+    archive, store = chats(), open_store("memory://")
+    slow, output = Bucket(store, "out"), Bucket(store, "out")
+    with slow.hold():
+        slow.put("_checkpoint/checkpoint.json", b"{}")
+    run_sync(store.delete(["out/_checkpoint/checkpoint.json"]))
+    export_files(archive, output, Job(shards=2))
+    with pytest.raises(ConflictError):
+        slow.put("part-00001.jsonl", b"late")
+    slow.clear()
+    assert check_export(output).problems == []
+
+
+def test_a_request_without_an_answer_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each one arrives, and its answer is lost: what is refused then is its own echo."""
+    monkeypatch.setattr("s3conv.exchange.outputs.time.sleep", lambda seconds: None)
+    store: Any = open_store("memory://")
+    put, sent = store.put, 0
+
+    async def lossy(key: str, body: bytes, **conditions: Any) -> Any:
+        nonlocal sent
+        sent += 1
+        written = await put(key, body, **conditions)
+        if sent % 2:
+            raise UnavailableError("no answer")
+        return written
+
+    store.put = lossy
+    with pytest.raises(UnavailableError):  # the fake answers every second one
+        run_sync(store.put("x", b""))
+    output = Bucket(store, "out")
+    sent = 0
+    assert export_files(chats(), output, Job(shards=3)).conversations == 10
+    assert sent > 10
+    assert check_export(output).problems == []
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_single_file_is_begun_with_a_checkpoint(tmp_path: Path, form: str) -> None:
+    """So that a process that is killed before the first one that is due is not gone on with by other settings."""
+    archive, folder = chats(), Folder(tmp_path, ".x/")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting._Run, "abandon", lambda run: run.file and run.file.close())
+        with pytest.raises(Crash):
+            export_files(archive, Flaky(folder, 4, False), Job(form), "x")
+    with pytest.raises(InvalidInputError, match="interrupted export that differs in branches"):
+        export_files(archive, folder, Job(form, branches="leaves"), "x")
+    assert export_files(archive, folder, Job(form), "x").conversations == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        export_files(chats(), Folder(tmp_path / "none", ".x/"), Job(), "x")
+    assert caught.value.filename == str(tmp_path / "none")
 
 
 # --- checking -------------------------------------------------------------------------------------------------------

@@ -97,6 +97,24 @@ def test_row_groups_are_bounded_and_in_order(tmp_path: Path, monkeypatch: pytest
     assert [row["metadata"] for row in rows_of(path)] == [f'{{"n":{n}}}' for n in range(20)]
 
 
+CALL = {"id": "c", "type": "function", "function": {"name": "write", "arguments": "x" * 1000}}
+
+
+@pytest.mark.parametrize("form", ["parquet", "parquet-messages"])
+@pytest.mark.parametrize("said", [{"tool_calls": [CALL]}, {"function_call": CALL["function"]}, {"name": "x" * 1000}])
+def test_a_row_group_ends_whatever_it_is_full_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, said: dict[str, Any]
+) -> None:
+    """Memory would grow with the archive otherwise, and a column of more than 2 GiB cannot be written at all."""
+    monkeypatch.setattr(parquet, "BATCH", 1000)
+    monkeypatch.setattr(parquet, "GROUP", 4000)
+    made = several(16)
+    for state in made:
+        state.add_message("assistant", None, **said)
+    path = written(made, tmp_path, Job(form))
+    assert pyarrow.parquet.ParquetFile(path).metadata.num_row_groups >= 4
+
+
 def test_others_read_it(tmp_path: Path) -> None:
     path = written(several(5), tmp_path, Job("parquet"))
     asked = "SELECT conversation_id, len(messages), messages[2].content[1], year(created_at) FROM read_parquet(?)"

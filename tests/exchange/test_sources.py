@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -126,6 +127,24 @@ def test_a_frame_that_breaks_off_gives_what_is_before_it(tmp_path: Path) -> None
     assert "ends in the middle of a zstd frame" in str(problem)
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zstd])
+@pytest.mark.parametrize("how", ["cut", "followed by something else"])
+def test_what_was_whole_before_it_breaks_off_is_read(tmp_path: Path, pack: Any, how: str) -> None:
+    names = [f"c{n}" for n in range(200)]
+    lines = [json.dumps({"id": name, "messages": [{"role": "user", "content": _noise(name)}]}) for name in names]
+    packed = pack("".join(f"{line}\n" for line in lines).encode())
+    path = tmp_path / "rows"
+    path.write_bytes(packed[: len(packed) // 2] if how == "cut" else packed + b"garbage")
+    *found, problem = read_conversations(path)
+    assert isinstance(problem, Problem)
+    assert len(ids(found)) >= (65 if how == "cut" else 200)  # zstd packs 128 KiB at a time, which are 30 of them
+
+
+def _noise(seed: str) -> str:
+    """A text that packs badly."""
+    return "".join(hashlib.sha256(f"{seed} {n}".encode()).hexdigest() for n in range(64))
+
+
 def test_an_archive_in_an_archive_has_an_end(tmp_path: Path) -> None:
     data = chats("a")
     for _ in range(10):
@@ -171,6 +190,28 @@ def test_a_file_of_a_folder_may_begin_with_what_is_not_known(tmp_path: Path) -> 
     assert [item.member for item in items if isinstance(item, Ignored)] == ["other.jsonl"]
     (named,) = {type(item) for item in read_conversations(tmp_path / "other.jsonl") if not isinstance(item, Found)}
     assert named is Problem
+
+
+def test_an_export_of_chatgpt_has_json_beside_its_conversations(tmp_path: Path) -> None:
+    beside = {
+        "conversation_asset_file_names_dot_json": b'{"file-1.dat": "picture.png"}',
+        "shared_conversations_dot_json": b'[{"id": "s", "conversation_id": "c", "title": "T", "is_anonymous": true}]',
+        "user_dot_json": b'{"id": "user-1"}',
+    }
+    (tmp_path / "export.zip").write_bytes(zipped(conversations_dot_json=chats("a"), **beside))
+    found, *others = read_conversations(tmp_path / "export.zip")
+    assert ids([found]) == ["a"]
+    ignored = [name.replace("_dot_", ".") for name in beside]
+    assert others == [Ignored(str(tmp_path / "export.zip"), name) for name in ignored]
+
+
+@pytest.mark.parametrize("name", ["conversations.json", "conversations-003.json", "Conversation.jsonl.gz"])
+def test_a_file_of_conversations_that_holds_none_is_a_problem(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b'{"x": 1}')
+    (tmp_path / "good.json").write_bytes(chats("a"))
+    problem, found = read_conversations(tmp_path)
+    assert isinstance(problem, Problem)
+    assert ids([found]) == ["a"]
 
 
 def test_a_forced_format_leaves_settings_alone_all_the_same(tmp_path: Path) -> None:
