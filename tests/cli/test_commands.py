@@ -324,7 +324,7 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
         (("list", "ftp://x"), "ftp://x"),
         (("list", "file://host/x"), "host"),
         (("list", "chats", "--after", "nonsense"), "cursor"),
-        (("import", "nowhere", "x"), "x"),
+        (("import", "nowhere", "x"), "there is no archive"),
         (("init", "new", "--partition-by", "user"), "user"),
     ],
 )
