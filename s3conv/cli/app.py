@@ -265,7 +265,7 @@ def export(
       s3conv export s3://my-data/chats-2026 --check
     """
     if check:
-        with open_output(target, target.url, as_folder=True, make=False) as (place, _):
+        with open_output(target, target.url, as_folder=True, write=False) as (place, _):
             found = check_export(place)
         say_checked(found, target.url, as_json)
         raise typer.Exit(1 if found.problems else 0)

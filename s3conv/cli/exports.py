@@ -29,7 +29,7 @@ from s3conv.cli.progress import export_progress
 from s3conv.errors import InvalidInputError, StorageError
 from s3conv.exchange.checkpoint import Checked
 from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
-from s3conv.exchange.outputs import Folder, Output, folder_of, open_bucket
+from s3conv.exchange.outputs import Folder, Output, check_apart, folder_of, open_bucket
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.writing import FORMATS, format_named
 
@@ -123,7 +123,7 @@ def _stream(place: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_output(
-    target: Target, place: str, *, as_folder: bool, make: bool = True
+    target: Target, place: str, *, as_folder: bool, write: bool = True
 ) -> Iterator[tuple[Output, str | None]]:
     """Where an export goes, and the name of the one file that it is; None: it is a folder's.
 
@@ -131,11 +131,16 @@ def open_output(
         target: says how S3 is reached.
         place: a path, or a URL with file:// or s3://.
         as_folder: whether a path that is not there is to be a folder.
-        make: whether to make that folder.
+        write: whether it is written to; that folder is made then.
+
+    Raises:
+        BadParameter: it is no place to write to, or it is in the archive.
     """
     if place.startswith("s3://"):
         output, store = open_bucket(place, target.options_for(place))
         try:
+            if write:
+                _check_apart(target, output)
             yield output, None
         finally:
             run_sync(store.close())
@@ -144,12 +149,22 @@ def open_output(
         raise BadParameter(f"{place!r}: expected a path, s3://bucket/prefix or -", param_hint="--output")
     path = folder_of(place)
     if as_folder or path.is_dir() or place.endswith("/"):
-        if make:
+        if write:
+            _check_apart(target, Folder(path))
             path.mkdir(exist_ok=True)
         yield Folder(path), None
     else:
         path = Path(os.path.realpath(path))  # through a symbolic link, which itself stays
-        yield Folder(path.parent, f".{path.name}.checkpoint/"), path.name
+        folder = Folder(path.parent, f".{path.name}.checkpoint/")
+        _check_apart(target, folder)
+        yield folder, path.name
+
+
+def _check_apart(target: Target, output: Output) -> None:
+    try:
+        check_apart(target.url, output)
+    except InvalidInputError as error:
+        raise BadParameter(str(error), param_hint="--output") from None
 
 
 @contextmanager

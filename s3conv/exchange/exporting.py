@@ -26,7 +26,7 @@ from s3conv.exchange.checkpoint import (
     open_checkpoint,
     write_manifest,
 )
-from s3conv.exchange.outputs import Output
+from s3conv.exchange.outputs import Output, check_apart
 from s3conv.exchange.pages import INDEX
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut
@@ -148,7 +148,8 @@ def export_files(
             without it; its manifest says so. Without, the first one ends the export.
 
     Raises:
-        InvalidInputError: the job cannot be done so, or there is something else where the shards should go.
+        InvalidInputError: the job cannot be done so, there is something else where the shards should go, or `output`
+            is in the archive.
         StorageError: as for `Archive.export`. Export again to go on.
     """
     run = _begin(archive, output, job, name, redaction, progress)
@@ -320,6 +321,7 @@ def _begin(
     redaction: Redaction | None,
     progress: Progress,
 ) -> _Run:
+    check_apart(archive.url, output)
     form, branches = format_named(job.format, job.branches)
     reader = Reader(branches, redaction if redaction is not None else Redaction(job.redact))
     for what, value in (("shards", job.shards), ("shard_size", job.shard_size)):

@@ -200,6 +200,24 @@ def test_export_is_complete_or_absent(chats: Path, tmp_path: Path) -> None:
     assert "no-such-folder" in run("export", chats, "-o", tmp_path / "no-such-folder" / "x", code=1).err
 
 
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("chats/s3conv.json", ()),
+        ("file.jsonl", ()),
+        ("link/new", ("--shards", "2")),
+        ("chats/new", ("-f", "html")),
+    ],
+)
+def test_export_does_not_write_into_its_archive(chats: Path, place: str, options: tuple[str, ...]) -> None:
+    (chats.parent / "link").symlink_to("chats")
+    (chats.parent / "file.jsonl").symlink_to("chats/s3conv.json")
+    before = set(chats.rglob("*"))
+    assert "is in the archive" in run("export", "chats", "-o", place, *options, cwd=chats.parent, code=2).err
+    assert set(chats.rglob("*")) == before
+    assert run("list", chats, "--count").out == "3\n"
+
+
 def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     said = json.loads(run("export", chats, "--shards", "2", "-o", target, "--json").out)
