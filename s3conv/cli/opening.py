@@ -6,6 +6,7 @@ Law: the environment is read here and nowhere else, through these options (`S3CO
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -100,7 +101,7 @@ def archive_url(text: str) -> str:
         return text
     if not text or text.partition(":")[0] in ("s3", "file", "memory"):
         raise typer.BadParameter(f"{text!r}: expected s3://bucket/prefix, file:///folder or a path", param_hint="URL")
-    return Path(text).expanduser().absolute().as_uri()
+    return Path(os.path.expanduser(text)).absolute().as_uri()  # Path's own raises where there is no such user
 
 
 def store_options(url: str, given: dict[str, Any]) -> StoreOptions:

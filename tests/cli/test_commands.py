@@ -336,6 +336,7 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     [
         (("init", "chats"), "there is an archive"),
         (("list", "nowhere"), "there is no archive"),
+        (("list", "~nobody-7d1e04b6/x"), "/~nobody-7d1e04b6/x"),
         (("maintain", "nowhere"), "there is no archive"),
         (("stats", "nowhere"), "there is no archive"),
         (("show", "chats", "nope"), "conversation 'nope' is not in"),
