@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from s3conv import __version__
-from s3conv.cli.conditions import check_order, read_conditions, read_settings
+from s3conv.cli.conditions import check_after, check_order, read_conditions, read_settings
 from s3conv.cli.exports import check_job, open_output, read_size, run_export, say_checked, say_exported
 from s3conv.cli.opening import Target, on_archive
 from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
@@ -176,6 +176,7 @@ def list_(
     """
     conditions = read_conditions(where)
     check_order(order)
+    check_after(after, conditions, order)
     with target.open() as archive:
         if count:
             print(archive.count(conditions))

@@ -23,7 +23,7 @@ from typing import IO
 from typer import BadParameter
 
 from s3conv.bridge import run_sync
-from s3conv.cli.opening import Target
+from s3conv.cli.opening import Target, reading
 from s3conv.cli.output import complain, note, printable
 from s3conv.cli.progress import export_progress
 from s3conv.errors import InvalidInputError, StorageError
@@ -62,11 +62,9 @@ def check_job(job: Job, place: str) -> None:
     Raises:
         BadParameter: the job cannot be done.
     """
-    try:
+    with reading(None):
         format_named(job.format, job.branches)
         Redaction(job.redact)
-    except InvalidInputError as error:
-        raise BadParameter(str(error)) from None
     if job.shards is not None and job.shard_size is not None:
         raise BadParameter("--shards and --shard-size: expected one of them")
     if place == "-" and (_is_folder(job) or FORMATS[job.format].render is None):
@@ -137,10 +135,12 @@ def open_output(
         BadParameter: it is no place to write to, or it is in the archive.
     """
     if place.startswith("s3://"):
-        output, store = open_bucket(place, target.options_for(place))
+        with reading("--output"):
+            output, store = open_bucket(place, target.options_for(place))
         try:
             if write:
-                _check_apart(target, output)
+                with reading("--output"):
+                    check_apart(target.url, output)
             yield output, None
         finally:
             run_sync(store.close())
@@ -150,21 +150,16 @@ def open_output(
     path = folder_of(place)
     if as_folder or path.is_dir() or place.endswith("/"):
         if write:
-            _check_apart(target, Folder(path))
+            with reading("--output"):
+                check_apart(target.url, Folder(path))
             path.mkdir(exist_ok=True)
         yield Folder(path), None
     else:
         path = Path(os.path.realpath(path))  # through a symbolic link, which itself stays
         folder = Folder(path.parent, f".{path.name}.checkpoint/")
-        _check_apart(target, folder)
+        with reading("--output"):
+            check_apart(target.url, folder)
         yield folder, path.name
-
-
-def _check_apart(target: Target, output: Output) -> None:
-    try:
-        check_apart(target.url, output)
-    except InvalidInputError as error:
-        raise BadParameter(str(error), param_hint="--output") from None
 
 
 @contextmanager
