@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from s3conv import __version__
-from s3conv.cli.conditions import check_order, read_conditions, read_settings
+from s3conv.cli.conditions import check_after, check_order, read_conditions, read_settings
 from s3conv.cli.exports import check_job, open_output, read_size, run_export, say_checked, say_exported
 from s3conv.cli.opening import Target, on_archive
 from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
@@ -176,6 +176,7 @@ def list_(
     """
     conditions = read_conditions(where)
     check_order(order)
+    check_after(after, conditions, order)
     with target.open() as archive:
         if count:
             print(archive.count(conditions))
@@ -265,7 +266,7 @@ def export(
       s3conv export s3://my-data/chats-2026 --check
     """
     if check:
-        with open_output(target, target.url, as_folder=True, make=False) as (place, _):
+        with open_output(target, target.url, as_folder=True, write=False) as (place, _):
             found = check_export(place)
         say_checked(found, target.url, as_json)
         raise typer.Exit(1 if found.problems else 0)

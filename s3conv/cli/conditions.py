@@ -1,4 +1,4 @@
-"""`--where`, `--order` and `--set`: from the text that a user writes to what `Archive.list` and the import take.
+"""`--where`, `--order`, `--after` and `--set`: from a user's text to what `Archive.list` and the import take.
 
 Law: a condition that cannot be used is wrong usage, found before any request is made.
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 from typer import BadParameter
 
-from s3conv.errors import InvalidInputError
-from s3conv.format.filters import parse_order, parse_where
+from s3conv.cli.opening import reading
+from s3conv.format.filters import list_hash, parse_cursor, parse_order, parse_where
 
 _CONDITION = re.compile(r"([^=!<>^~]+)(>=|<=|!=|\^=|~=|=|>|<)(.*)", re.DOTALL)
 _OPERATORS = {
@@ -45,10 +45,8 @@ def read_conditions(texts: list[str] | None) -> dict[str, Any]:
             raise BadParameter(f"{text!r}: there is a condition with {sign} on {field} already", param_hint="--where")
         conditions[_OPERATORS[sign]] = _value(field, sign, value)
     result = {field: ops["eq"] if list(ops) == ["eq"] else ops for field, ops in where.items()}
-    try:
+    with reading("--where"):
         parse_where(result)
-    except InvalidInputError as error:
-        raise BadParameter(str(error), param_hint="--where") from None
     return result
 
 
@@ -77,11 +75,20 @@ def check_order(order: str) -> str:
     Raises:
         BadParameter: it is none.
     """
-    try:
+    with reading("--order"):
         parse_order(order)
-    except InvalidInputError as error:
-        raise BadParameter(str(error), param_hint="--order") from None
     return order
+
+
+def check_after(after: str | None, where: dict[str, Any], order: str) -> None:
+    """See that a cursor is one of this list.
+
+    Raises:
+        BadParameter: it is none, or that of a list with another filter or order.
+    """
+    if after is not None:
+        with reading("--after"):
+            parse_cursor(after, list_hash(parse_where(where), parse_order(order)))
 
 
 def _value(field: str, sign: str, text: str) -> Any:

@@ -23,13 +23,13 @@ from typing import IO
 from typer import BadParameter
 
 from s3conv.bridge import run_sync
-from s3conv.cli.opening import Target
+from s3conv.cli.opening import Target, reading
 from s3conv.cli.output import complain, note, printable
 from s3conv.cli.progress import export_progress
 from s3conv.errors import InvalidInputError, StorageError
 from s3conv.exchange.checkpoint import Checked
 from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
-from s3conv.exchange.outputs import Folder, Output, folder_of, open_bucket
+from s3conv.exchange.outputs import Folder, Output, check_apart, folder_of, open_bucket
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.writing import FORMATS, format_named
 
@@ -62,11 +62,9 @@ def check_job(job: Job, place: str) -> None:
     Raises:
         BadParameter: the job cannot be done.
     """
-    try:
+    with reading(None):
         format_named(job.format, job.branches)
         Redaction(job.redact)
-    except InvalidInputError as error:
-        raise BadParameter(str(error)) from None
     if job.shards is not None and job.shard_size is not None:
         raise BadParameter("--shards and --shard-size: expected one of them")
     if place == "-" and (_is_folder(job) or FORMATS[job.format].render is None):
@@ -123,7 +121,7 @@ def _stream(place: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_output(
-    target: Target, place: str, *, as_folder: bool, make: bool = True
+    target: Target, place: str, *, as_folder: bool, write: bool = True
 ) -> Iterator[tuple[Output, str | None]]:
     """Where an export goes, and the name of the one file that it is; None: it is a folder's.
 
@@ -131,11 +129,18 @@ def open_output(
         target: says how S3 is reached.
         place: a path, or a URL with file:// or s3://.
         as_folder: whether a path that is not there is to be a folder.
-        make: whether to make that folder.
+        write: whether it is written to; that folder is made then.
+
+    Raises:
+        BadParameter: it is no place to write to, or it is in the archive.
     """
     if place.startswith("s3://"):
-        output, store = open_bucket(place, target.options_for(place))
+        with reading("--output"):
+            output, store = open_bucket(place, target.options_for(place))
         try:
+            if write:
+                with reading("--output"):
+                    check_apart(target.url, output)
             yield output, None
         finally:
             run_sync(store.close())
@@ -144,12 +149,17 @@ def open_output(
         raise BadParameter(f"{place!r}: expected a path, s3://bucket/prefix or -", param_hint="--output")
     path = folder_of(place)
     if as_folder or path.is_dir() or place.endswith("/"):
-        if make:
+        if write:
+            with reading("--output"):
+                check_apart(target.url, Folder(path))
             path.mkdir(exist_ok=True)
         yield Folder(path), None
     else:
         path = Path(os.path.realpath(path))  # through a symbolic link, which itself stays
-        yield Folder(path.parent, f".{path.name}.checkpoint/"), path.name
+        folder = Folder(path.parent, f".{path.name}.checkpoint/")
+        with reading("--output"):
+            check_apart(target.url, folder)
+        yield folder, path.name
 
 
 @contextmanager

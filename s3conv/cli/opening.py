@@ -6,7 +6,9 @@ Law: the environment is read here and nowhere else, through these options (`S3CO
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from s3conv.archive import Archive
-from s3conv.errors import CredentialsError
-from s3conv.store import StoreOptions
+from s3conv.errors import CredentialsError, InvalidInputError
+from s3conv.format.entry import check_partition_by
+from s3conv.store import StoreOptions, open_store
 
+_FORMS = "s3://bucket/prefix, file:///folder or a path"
 _URL = Annotated[
     str, typer.Argument(metavar="URL", help="The archive: s3://bucket/prefix, file:///folder, or a plain path.")
 ]
@@ -64,7 +68,13 @@ class Target:
         return Archive.open(self.url, **self.options)
 
     def create(self, partition_by: str | None) -> Archive:
-        """A new archive."""
+        """A new archive.
+
+        Raises:
+            BadParameter: no archive can have this `partition_by`.
+        """
+        with reading("--partition-by"):
+            check_partition_by(partition_by)
         return Archive.create(self.url, partition_by=partition_by, **self.options)
 
 
@@ -90,17 +100,30 @@ def on_archive(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@contextmanager
+def reading(parameter: str | None) -> Iterator[None]:
+    """Make it wrong usage if what a parameter says cannot be used. What is done here depends on nothing else."""
+    try:
+        yield
+    except InvalidInputError as error:
+        raise typer.BadParameter(str(error), param_hint=parameter) from None
+
+
 def archive_url(text: str) -> str:
     """The URL that is meant: itself, or `file://` and the absolute path.
 
     Raises:
-        BadParameter: it is empty, or looks like a URL with a slash missing.
+        BadParameter: there can be no archive at it, whatever is there.
     """
-    if "://" in text:
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme in ("s3", "file"):
+        with reading("URL"):
+            open_store(text)  # sends no request
         return text
-    if not text or text.partition(":")[0] in ("s3", "file", "memory"):
-        raise typer.BadParameter(f"{text!r}: expected s3://bucket/prefix, file:///folder or a path", param_hint="URL")
-    return Path(text).expanduser().absolute().as_uri()
+    if not text or separator or text.startswith(("s3:", "file:", "memory:")):
+        why = "what is in memory ends with this command; " if text.startswith("memory:") else ""
+        raise typer.BadParameter(f"{text!r}: {why}expected {_FORMS}", param_hint="URL")
+    return Path(os.path.expanduser(text)).absolute().as_uri()  # Path's own raises where there is no such user
 
 
 def store_options(url: str, given: dict[str, Any]) -> StoreOptions:

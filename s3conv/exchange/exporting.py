@@ -26,7 +26,7 @@ from s3conv.exchange.checkpoint import (
     open_checkpoint,
     write_manifest,
 )
-from s3conv.exchange.outputs import Output
+from s3conv.exchange.outputs import Output, check_apart
 from s3conv.exchange.pages import INDEX
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut
@@ -148,10 +148,12 @@ def export_files(
             without it; its manifest says so. Without, the first one ends the export.
 
     Raises:
-        InvalidInputError: the job cannot be done so, or there is something else where the shards should go.
+        InvalidInputError: the job cannot be done so, there is something else where the shards should go, or `output`
+            is in the archive.
         ConflictError: another export is writing there.
         StorageError: as for `Archive.export`. Export again to go on.
     """
+    check_apart(archive.url, output)
     with output.hold():
         run = _begin(archive, output, job, name, redaction, progress)
         run.tell = _teller(run.done, progress, on_damaged)

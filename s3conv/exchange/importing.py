@@ -1,13 +1,15 @@
 """Importing files into an archive: read, merge with what is there, save what is new or changed.
 
 Law: a chunk of conversations at a time, so that memory does not grow with the files. What cannot be read or saved is
-in the report and the rest goes on; only what would fail for every conversation (no access, no bucket, no archive) is
-raised. Two conversations that share an id by accident both arrive: the second under an id that its first message gives.
+in the report and the rest goes on; only what would fail for every conversation (no access, no bucket, no archive, a
+store that refuses one after another) is raised. Two conversations that share an id by accident both arrive: the second
+under an id that its first message gives.
 """
 
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,8 +22,10 @@ from s3conv.errors import (
     IndexDamagedError,
     InvalidInputError,
     NotFoundError,
+    OutcomeUnknownError,
     PartialSaveError,
     StorageError,
+    StoreError,
     UnavailableError,
 )
 from s3conv.exchange.found import Found, Ignored, Problem
@@ -38,6 +42,9 @@ CHUNK = 500
 
 CHUNK_BYTES = 16 * 1024 * 1024
 """The same in bytes of their JSON, if that is reached before."""
+
+IN_A_ROW = 10
+"""Conversations one after another that the store refuses, after which it is taken to refuse every one."""
 
 _FATAL = (
     AccessDeniedError,
@@ -119,7 +126,7 @@ def import_files(
     """
     report = ImportReport()
     items = (item for source in sources for item in read_conversations(source, progress, options.format))
-    target = _Target(archive, options.dry_run, is_there=not options.dry_run or _is_there(archive))
+    target = _Target(archive, options.dry_run, is_there=_is_there(archive, options.dry_run))
     for chunk in _chunks(_found(items, options, report)):
         report.read += len(chunk)
         _import_chunk(target, chunk, report)
@@ -142,19 +149,32 @@ def _chunks(found: Iterator[Found]) -> Iterator[list[Found]]:
         yield chunk
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Target:
     """Where conversations go, or would."""
 
     archive: Archive
     dry_run: bool
     is_there: bool
+    refused: Counter[str] = field(default_factory=Counter)
+    """How many the store has refused in a row, to load and to save."""
+
+    def note(self, doing: Literal["load", "save"], error: StorageError | None) -> None:
+        """Note what became of one conversation, and raise an error that would come for every one."""
+        is_refusal = isinstance(error, StoreError | OutcomeUnknownError)
+        self.refused[doing] = self.refused[doing] + 1 if is_refusal else 0
+        if error is not None and (isinstance(error, _FATAL) or self.refused[doing] == IN_A_ROW):
+            raise error
 
 
-def _is_there(archive: Archive) -> bool:
+def _is_there(archive: Archive, dry_run: bool) -> bool:
+    """Whether there is an archive, which only a dry run can do without."""
     try:
-        archive.list(limit=1)
+        for _ in archive.load_many([]):  # asks for the descriptor only
+            pass
     except (NotFoundError, BucketNotFoundError):
+        if not dry_run:
+            raise
         return False
     return True
 
@@ -199,7 +219,7 @@ def _import_chunk(target: _Target, chunk: list[Found], report: ImportReport) -> 
         each.outcome = "renamed"
     _place(target, _by_id(strangers), report, done)
     if not target.dry_run:
-        _save(target.archive, [each for each in done.values() if each.outcome != "unchanged"], report)
+        _save(target, [each for each in done.values() if each.outcome != "unchanged"], report)
     for each in done.values():
         match each.outcome:
             case "new":
@@ -265,6 +285,7 @@ def _load(target: _Target, ids: list[str]) -> Iterator[tuple[str, ConversationSt
     archive, loaded = target.archive, 0
     try:
         for state in archive.load_many(ids):
+            target.note("load", None)
             yield ids[loaded], state
             loaded += 1
         return
@@ -273,39 +294,41 @@ def _load(target: _Target, ids: list[str]) -> Iterator[tuple[str, ConversationSt
     except StorageError:
         pass  # which one it was shows below
     for conversation_id in ids[loaded:]:
+        found: ConversationState | StorageError | None
         try:
-            yield conversation_id, archive.load(conversation_id)
-        except _FATAL:
-            raise
+            found = archive.load(conversation_id)
         except StorageError as error:
-            yield conversation_id, error
+            found = error
+        target.note("load", found if isinstance(found, StorageError) else None)
+        yield conversation_id, found
 
 
-def _save(archive: Archive, gathered: list[_Gathered], report: ImportReport) -> None:
+def _save(target: _Target, gathered: list[_Gathered], report: ImportReport) -> None:
     """Save all that can be saved; what cannot be is a problem."""
-    failed: dict[str, StorageError] = {}
     try:
-        archive.save_many([each.state for each in gathered], on_conflict="merge")
+        target.archive.save_many([each.state for each in gathered], on_conflict="merge")
+        reasons: Iterable[StorageError | None] = [None] * len(gathered)
     except PartialSaveError as error:
-        failed = error.failed
+        reasons = [error.failed.get(each.state.conversation_id) for each in gathered]
     except _FATAL:
         raise
     except StorageError:
         # Refused as a whole, because of one: which one shows when each is saved alone.
-        for each in gathered:
-            try:
-                archive.save(each.state, on_conflict="merge")
-            except _FATAL:
-                raise
-            except StorageError as error:
-                failed[each.state.conversation_id] = error
-    for each in gathered:
-        reason = failed.get(each.state.conversation_id)
-        if isinstance(reason, _FATAL):
-            raise reason
+        reasons = (_reason(target.archive, each.state) for each in gathered)
+    for each, reason in zip(gathered, reasons, strict=True):
+        target.note("save", reason)
         if reason is not None:
             report.problems.append(_problem(each, reason))
             each.outcome = "failed"
+
+
+def _reason(archive: Archive, state: ConversationState) -> StorageError | None:
+    """Save a conversation; return why it cannot be."""
+    try:
+        archive.save(state, on_conflict="merge")
+    except StorageError as error:
+        return error
+    return None
 
 
 def _problem(each: _Gathered, error: StorageError) -> Problem:

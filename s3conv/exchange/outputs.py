@@ -331,6 +331,36 @@ def open_bucket(url: str, options: StoreOptions) -> tuple[Bucket, ObjectStore]:
     return Bucket(store, prefix), store
 
 
+def check_apart(archive: str, output: Output) -> None:
+    """Make sure that an export does not write into the archive that it reads.
+
+    Args:
+        archive: its URL.
+        output: where the export goes.
+
+    Raises:
+        InvalidInputError: it goes to the archive or below it; or the archive lies in its working folder.
+    """
+    source, place = _parts(archive), _parts(output.url)
+    if place[: len(source)] == source:
+        raise InvalidInputError(
+            f"{output.url} is in the archive {archive}, which an export would damage: export to another place"
+        )
+    working = _parts(f"{output.url}/{output.working}")
+    if source[: len(working)] == working:
+        raise InvalidInputError(
+            f"the archive {archive} is in {output.url}/{output.working}, which an export removes at its end: export to "
+            f"another place"
+        )
+
+
+def _parts(url: str) -> tuple[str, ...]:
+    """What names a place, part by part; of a folder all links resolved."""
+    if "://" in url and not url.startswith("file://"):
+        return tuple(url.rstrip("/").split("/"))
+    return Path(os.path.realpath(folder_of(url))).parts
+
+
 def folder_of(url: str) -> Path:
     """The folder that a path or a `file://` URL names."""
     return Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)

@@ -200,6 +200,24 @@ def test_export_is_complete_or_absent(chats: Path, tmp_path: Path) -> None:
     assert "no-such-folder" in run("export", chats, "-o", tmp_path / "no-such-folder" / "x", code=1).err
 
 
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("chats/s3conv.json", ()),
+        ("file.jsonl", ()),
+        ("link/new", ("--shards", "2")),
+        ("chats/new", ("-f", "html")),
+    ],
+)
+def test_export_does_not_write_into_its_archive(chats: Path, place: str, options: tuple[str, ...]) -> None:
+    (chats.parent / "link").symlink_to("chats")
+    (chats.parent / "file.jsonl").symlink_to("chats/s3conv.json")
+    before = set(chats.rglob("*"))
+    assert "is in the archive" in run("export", "chats", "-o", place, *options, cwd=chats.parent, code=2).err
+    assert set(chats.rglob("*")) == before
+    assert run("list", chats, "--count").out == "3\n"
+
+
 def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     said = json.loads(run("export", chats, "--shards", "2", "-o", target, "--json").out)
@@ -272,7 +290,7 @@ def test_export_to_s3(s3_client: Any, s3_keys: dict[str, str], s3_place: Place, 
         "part-00001.jsonl",
     ]
     assert "is whole: 3 conversations in 2 files" in run("export", target, *given, "--check", env=s3_keys).out
-    whole = run("export", chats, *given, "-o", f"s3://{s3_place.bucket}", env=s3_keys, code=1)
+    whole = run("export", chats, *given, "-o", f"s3://{s3_place.bucket}", env=s3_keys, code=2)
     assert "names a whole bucket" in whole.err
 
 
@@ -293,8 +311,15 @@ def test_delete_says_what_was_not_there(chats: Path) -> None:
         ("list", "x", "--where", "nonsense"),
         ("list", "x", "--where", "unknown=1"),
         ("list", "x", "--order", "unknown"),
+        ("list", "x", "--after", "nonsense"),
         ("list", "s3:/bucket"),
+        ("list", "s3://"),
+        ("list", "s4://x/y"),
+        ("list", "https://x/y"),
+        ("list", "file://host/x"),
         ("list", ""),
+        ("init", "memory://x"),
+        ("init", "x", "--partition-by", "user"),
         ("import", "x"),
         ("show", "x"),
         ("delete", "x"),
@@ -318,14 +343,11 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     [
         (("init", "chats"), "there is an archive"),
         (("list", "nowhere"), "there is no archive"),
+        (("list", "~nobody-7d1e04b6/x"), "/~nobody-7d1e04b6/x"),
         (("maintain", "nowhere"), "there is no archive"),
         (("stats", "nowhere"), "there is no archive"),
         (("show", "chats", "nope"), "conversation 'nope' is not in"),
-        (("list", "ftp://x"), "ftp://x"),
-        (("list", "file://host/x"), "host"),
-        (("list", "chats", "--after", "nonsense"), "cursor"),
-        (("import", "nowhere", "x"), "x"),
-        (("init", "new", "--partition-by", "user"), "user"),
+        (("import", "nowhere", "x"), "there is no archive"),
     ],
 )
 def test_errors_are_one_message(chats: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from s3conv.exchange import exporting, writing
 from s3conv.exchange.checkpoint import check_export
 from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
 from s3conv.exchange.importing import import_files
-from s3conv.exchange.outputs import Bucket, Folder, Output
+from s3conv.exchange.outputs import Bucket, Folder, Output, check_apart, open_bucket
 from s3conv.format.document import state_to_stored
 from s3conv.format.keys import document_key
 from s3conv.store import open_store
@@ -70,6 +70,49 @@ def lines(output: Output) -> list[dict[str, Any]]:
 
 def ids(output: Output) -> list[str]:
     return [line["conversation_id"] for line in lines(output)]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_export_stays_out_of_the_archive_that_it_reads(tmp_path: Path, link: bool) -> None:
+    root = tmp_path / "out" / "_checkpoint"
+    root.mkdir(parents=True)
+    seen = tmp_path / "link" if link else root
+    if link:
+        seen.symlink_to(root)
+    with Archive.create(f"file://{root}") as archive:
+        archive.save(ConversationState.start("c", system="Hi"))
+        before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for place in (seen, seen / "new", seen / "conversations"):
+            with pytest.raises(InvalidInputError, match="is in the archive"):
+                export_files(archive, Folder(place), Job())
+        with pytest.raises(InvalidInputError, match="is in the archive"):
+            export_files(archive, Folder(seen, ".x/"), Job(), "s3conv.json")
+        with pytest.raises(InvalidInputError, match="which an export removes at its end"):
+            export_files(archive, Folder(tmp_path / "out"), Job())
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+        assert not (root / "new").exists()
+        beside = tmp_path / "out" / "_checkpoint2"
+        beside.mkdir()
+        assert export_files(archive, Folder(beside), Job()).conversations == 1
+
+
+@pytest.mark.parametrize(
+    ("archive", "place", "fits"),
+    [
+        ("s3://bucket/chats", "s3://bucket/chats", False),
+        ("s3://bucket/chats/", "s3://bucket/chats/export", False),
+        ("s3://bucket/chats", "s3://bucket/chats-export", True),
+        ("s3://bucket/chats", "s3://other/chats", True),
+        ("s3://bucket", "s3://bucket/export", False),
+        ("s3://bucket/export/_checkpoint/a", "s3://bucket/export", False),
+        ("s3://bucket/export/a", "s3://bucket/export", True),
+        ("file:///bucket/chats", "s3://bucket/chats", True),
+    ],
+)
+def test_an_export_to_s3_stays_out_of_the_archive_too(archive: str, place: str, fits: bool) -> None:
+    bucket, _ = open_bucket(place, {"region": "eu-west-1"})
+    with nullcontext() if fits else pytest.raises(InvalidInputError, match="the archive"):
+        check_apart(archive, bucket)
 
 
 # --- one file, or many ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from s3conv import (
     InvalidInputError,
     NotFoundError,
     PartialSaveError,
+    StoreError,
 )
 from s3conv.exchange import importing
 from s3conv.exchange.found import Ignored
 from s3conv.exchange.importing import ImportOptions, ImportReport, import_files
+from s3conv.format.keys import document_key
+from s3conv.store.counting import CountingStore
+from s3conv.store.memory import MemoryStore
 from tests.exchange.chats import branching, chat, place, said
 from tests.exchange.every_format import CLAUDE_CODE
 from tests.exchange.shared import real_file
@@ -195,6 +199,54 @@ def test_what_fails_for_one_is_a_problem_and_for_all_an_error(
     report = import_files(archive, [path])
     assert counts(report) == (1, 0, 0, 0, 1)
     assert str(report.problems[0]) == f"{path}: [1]: d is damaged"
+
+
+class _Refusing(CountingStore):
+    """Refuses requests of a kind with an error that says nothing of the key, as S3 does where the clock is wrong."""
+
+    refused = ""
+    refused_keys: Collection[str] = ()
+
+    def _count(self, kind: str, *keys: str, written: int = 0) -> None:
+        super()._count(kind, *keys, written=written)
+        if kind == self.refused or (self.refused_keys and set(keys) & set(self.refused_keys)):
+            raise StoreError(f"{kind} was answered 403 RequestTimeTooSkewed: set this machine's clock")
+
+
+@pytest.mark.parametrize(("kind", "before", "most"), [("get", 0, 1), ("get", 1, 100), ("put", 0, 100), ("put", 1, 150)])
+def test_a_store_that_refuses_every_conversation_ends_the_import(
+    tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch, kind: str, before: int, most: int
+) -> None:
+    monkeypatch.setattr(importing, "CHUNK", 50)
+    store = _Refusing(MemoryStore(tmp_path.name))
+    files = [write(*(branching(id=f"{name}{n}") for n in range(50)), name=f"{name}.json") for name in "abcd"]
+
+    def sources() -> Iterator[Path]:
+        for number, file in enumerate(files):
+            if number == before:
+                store.reset()
+                store.refused = kind
+            yield file
+
+    Archive.create(store)
+    if not before:
+        store.refused = kind
+    with Archive.open(store) as archive:
+        store.reset()
+        with pytest.raises(StoreError, match="set this machine's clock"):
+            import_files(archive, sources())
+        assert sum(store.counts.values()) <= most
+        store.refused = ""
+        assert archive.count() == 50 * before
+
+
+def test_what_the_store_refuses_of_some_is_a_problem_of_theirs(tmp_path: Path, write: Any) -> None:
+    store = _Refusing(MemoryStore(tmp_path.name))
+    with Archive.create(store) as archive:
+        ids = [f"c{n}" for n in range(30)]
+        store.refused_keys = {document_key(name) for name in ids[::2]}
+        report = import_files(archive, [write(*(branching(id=name) for name in ids))])
+        assert counts(report) == (15, 0, 0, 0, 15)
 
 
 def test_an_archive_that_is_not_there(tmp_path: Path, write: Any) -> None:
