@@ -42,7 +42,7 @@ def test_any_tool_can_read_it(template: dict[str, Any]) -> None:
         "AWSTemplateFormatVersion", "Description", "Parameters", "Conditions", "Resources", "Outputs",
     }  # fmt: skip
     used = {name for one in everything(template) if isinstance(one, dict) for name in one if name.startswith("Fn::")}
-    assert used == {"Fn::Equals", "Fn::GetAtt", "Fn::If", "Fn::Not", "Fn::Sub"}
+    assert used == {"Fn::Equals", "Fn::GetAtt", "Fn::If", "Fn::Not", "Fn::Split", "Fn::Sub"}
     assert {one["Type"].split("::")[0] for one in template["Resources"].values()} == {"AWS"}
     assert TEMPLATE.stat().st_size < INLINE_LIMIT
 
