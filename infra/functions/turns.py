@@ -6,18 +6,23 @@ is refused, and nobody sets who owns a conversation or how a message is named fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from events import Refused
+from events import Refused, can_be_sent
 from s3conv import ConversationNode, ConversationState, LLMMessage
 from s3conv.model.state import IDEMPOTENCY_KEY
 from tenants import OWNER
 
 MOST_MESSAGES = 100
 """Messages in one request."""
+
+MAX_MESSAGE, MAX_METADATA = 5_500_000, 65_536
+"""Most bytes that a message, and the metadata of a conversation, may take of an answer. Together they leave some of
+`events.MAX_ANSWER` for ids, so that whatever is kept can be shown, one message at a time."""
 
 _MESSAGE: Mapping[str, tuple[type, ...]] = {
     "role": (str,),
@@ -135,6 +140,7 @@ def _message(value: object, where: str) -> Mapping[str, Any]:
         raise Refused(400, f"{where}.role: expected a string, such as user or assistant")
     if IDEMPOTENCY_KEY in message.get("metadata", {}):
         raise Refused(400, f"{where}.metadata: {IDEMPOTENCY_KEY!r} is set by the header Idempotency-Key")
+    _check_size(message, MAX_MESSAGE, where)
     return message
 
 
@@ -143,7 +149,19 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in RESERVED:
         if name in given:
             raise Refused(400, f"metadata: {name!r} cannot be set here")
-    return {**given, **{name: body[name] for name in ("user_id", "title") if name in body}}
+    metadata = {**given, **{name: body[name] for name in ("user_id", "title") if name in body}}
+    _check_size(metadata, MAX_METADATA, "metadata, with user_id and title")
+    return metadata
+
+
+def _check_size(value: Mapping[str, Any], most: int, where: str) -> None:
+    """See to it that what is kept can be shown."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise Refused(400, f"{where}: expected values that are less deeply nested") from None
+    if not can_be_sent(text, most):
+        raise Refused(413, f"{where}: expected at most {most:,} bytes as JSON within JSON, as answers are measured")
 
 
 def _fields(value: object, known: Mapping[str, tuple[type, ...]], where: str) -> Mapping[str, Any]:

@@ -393,6 +393,35 @@ def test_an_answer_that_lambda_would_not_pass_on_says_so(chat: Chat) -> None:
     assert len(chat.messages(ALICE, "c", "last=1")) == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        says('"' * 1_900_000),  # four bytes each, where an answer is measured
+        {"messages": {"role": "user", "metadata": {"m": '"' * 1_900_000}}},
+        '{"messages": {"role": "user", "content": [%s1]}}' % ("1e15," * 500_000),  # 1000000000000000.0 when it is shown
+        says("x", metadata={"m": '"' * 20_000}),
+        says("x", title="x" * 70_000),
+    ],
+    ids=["a content", "a message's metadata", "numbers", "metadata", "a title"],
+)
+def test_what_could_never_be_shown_is_not_kept(chat: Chat, body: object) -> None:
+    assert chat(ALICE, "POST", conversation("c", MESSAGES), body).status == 413
+    assert chat(ALICE, "GET", conversation("c")).status == 404
+
+
+def test_the_largest_that_is_kept_can_be_shown(chat: Chat) -> None:
+    name = "\x01" * 512
+    long = says('"' * 1_370_000, metadata={"m": '"' * 16_000})
+    assert chat(ALICE, "POST", conversation(name, MESSAGES), long).status == 201
+    assert len(chat.messages(ALICE, name, "last=1")[0]) == 1_370_000
+
+
+@pytest.mark.parametrize("levels", [300, 900, 970, 990])
+def test_a_body_that_is_nested_deeply_is_refused_wherever_that_is_noticed(chat: Chat, levels: int) -> None:
+    body = '{"messages": [{"role": "user", "content": %s}]}' % ("[" * levels + "]" * levels)
+    assert chat(ALICE, "POST", conversation("c", MESSAGES), body).status == 400
+
+
 # --- when the store fails ------------------------------------------------------------------------------------------
 
 
