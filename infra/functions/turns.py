@@ -82,7 +82,7 @@ class Turn:
 
         Raises:
             ParentMissing: there is no such parent.
-            Refused: the key is that of other messages.
+            Refused: the key is that of another request, which had more messages or fewer.
         """
         keys = [f"{key}/{number}" for number in range(len(self.messages))]
         begun = state.get_current_node() is not None
@@ -90,8 +90,8 @@ class Turn:
         found = (node.data.metadata.get(IDEMPOTENCY_KEY) for node in nodes_there)
         known = {one for one in found if isinstance(one, str)}  # an import may have left something else
         repeated = [one in known for one in keys]
-        if any(repeated) != all(repeated):
-            raise _other_messages()
+        if any(repeated) != all(repeated) or f"{key}/{len(keys)}" in known:
+            raise _other_request()
         if self.parent is not None and not (begun and state.path_to(self.parent)):
             raise ParentMissing(400, "parent: there is no node with this id in the conversation")
         nodes: list[ConversationNode] = []
@@ -106,16 +106,24 @@ class Turn:
         Also after a save: of two requests at once the first counts.
 
         Raises:
-            Refused: the key was used for other messages.
+            Refused: the key was used for other messages, or below another parent.
         """
+        first = nodes[0].node_id
+        if self.parent is not None and (not first or first.rpartition(".")[0] != self.parent):
+            raise _other_request()
         for message, node in zip(self.messages, nodes, strict=True):
             said = {name: value for name, value in message.items() if name not in ("branch_name", "metadata")}
-            if LLMMessage(**said).to_dict() != node.message.to_dict():
-                raise _other_messages()
+            metadata = {name: value for name, value in node.metadata.items() if name != IDEMPOTENCY_KEY}
+            if (LLMMessage(**said).to_dict(), message.get("branch_name"), message.get("metadata", {})) != (
+                node.message.to_dict(),
+                node.branch_name,
+                metadata,
+            ):
+                raise _other_request()
 
 
-def _other_messages() -> Refused:
-    return Refused(422, "this Idempotency-Key was used for other messages of this conversation: choose a new one")
+def _other_request() -> Refused:
+    return Refused(422, "this Idempotency-Key was used for another request of this conversation: choose a new one")
 
 
 def read_turn(value: object) -> Turn:

@@ -258,6 +258,36 @@ def test_a_key_names_one_thing_only(start: Start, monkeypatch: pytest.MonkeyPatc
     assert start().messages(ALICE, "c") == ["one", "theirs"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_key_names_one_request_with_all_that_it_says(start: Start, kept: bool) -> None:
+    chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    two = {"role": "user", "content": "two", "metadata": {"x": 1}, "branch_name": "b"}
+    three = {"role": "assistant", "content": "three"}
+    chat(ALICE, "POST", path, says("one"))
+    said = {"messages": [two, three], "parent": ""}
+    assert chat(ALICE, "POST", path, said, headers=key).body["node_id"] == "0.0"
+    for other in (
+        {**said, "messages": [two]},
+        {**said, "messages": [two, three, three]},
+        {**said, "messages": [{**two, "metadata": {"x": 2}}, three]},
+        {**said, "messages": [{**two, "metadata": {}}, three]},
+        {**said, "messages": [{**two, "branch_name": None}, three]},
+        {**said, "messages": [two, {**three, "metadata": {"x": 1}}]},
+        {**said, "parent": "0"},
+    ):
+        assert (chat if kept else start())(ALICE, "POST", path, other, headers=key).status == 422
+    for same in (said, {"messages": [two, three]}, {**said, "title": "counted only for the first"}):
+        again = (chat if kept else start())(ALICE, "POST", path, same, headers=key)
+        assert (again.status, again.body["node_id"]) == (200, "0.0")
+
+
+def test_what_began_a_conversation_has_no_parent_to_be_repeated_with(chat: Chat) -> None:
+    path, key = conversation("c", MESSAGES), {"idempotency-key": "k"}
+    assert chat(ALICE, "POST", path, says("one"), headers=key).body["node_id"] == ""
+    assert chat(ALICE, "POST", path, says("one", parent=""), headers=key).status == 422
+    assert chat(ALICE, "POST", path, says("one"), headers=key).status == 200
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 _ONE = {"role": "user", "content": "x"}
