@@ -245,6 +245,26 @@ def test_a_conversation_that_others_delete_is_begun_again(
     assert start().messages(ALICE, "c") == ["new"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_repeat_finds_what_others_have_deleted_wherever_it_runs(start: Start, kept: bool) -> None:
+    chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    chat(ALICE, "POST", path, says("one"))
+    once = says("two", parent="")
+    assert chat(ALICE, "POST", path, once, headers=key).status == 201
+    start()(ALICE, "DELETE", conversation("c"))
+    assert (chat if kept else start())(ALICE, "POST", path, once, headers=key).status == 400
+    assert start()(ALICE, "GET", conversation("c")).status == 404
+
+
+def test_only_a_repeat_looks_again(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    path, key, warm = conversation("c", MESSAGES), {"idempotency-key": "k"}, start()
+    warm(ALICE, "POST", path, says("one"))
+    for chat, requests in ((warm, [2]), (warm, [0, 1]), (start(), [2, 1])):
+        capsys.readouterr()
+        chat(ALICE, "POST", path, says("two", parent=""), headers=key)
+        assert [json.loads(line)["Requests"] for line in capsys.readouterr().out.splitlines()] == requests
+
+
 def test_a_key_names_one_thing_only(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
     chat(ALICE, "POST", path, says("one"), headers=key)
