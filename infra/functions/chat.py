@@ -162,6 +162,7 @@ def list_conversations(archive: Archive, tenant: Tenant, request: Request, left:
             "updated_at": entry.updated,
             "message_count": entry.message_count,
             "metadata": shown_metadata(entry.metadata),
+            **({"metadata_truncated": True} if entry.metadata_truncated else {}),
         }
         for entry in page.items
         if entry.conversation_id.startswith(tenant.prefix)  # who writes past this function may name any owner

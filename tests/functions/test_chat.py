@@ -161,6 +161,17 @@ def test_a_list_comes_by_pages_and_by_user(chat: Chat) -> None:
         assert (refused.status, refused.body["error"][:6]) == (400, "cursor")
 
 
+def test_a_list_says_whose_metadata_it_shows_in_part(chat: Chat) -> None:
+    chat(ALICE, "POST", conversation("long", MESSAGES), says("hi", metadata={"long": "x" * 9_000, "short": 1}))
+    chat(ALICE, "POST", conversation("short", MESSAGES), says("hi", metadata={"short": 1}))
+    for folded in (False, True):
+        if folded:
+            chat.module.ARCHIVE.maintain()
+        short, long = chat(ALICE, "GET", "/conversations").body["conversations"]
+        assert (short["metadata"], "metadata_truncated" in short) == ({"short": 1}, False)
+        assert (long["metadata"], long["metadata_truncated"]) == ({"short": 1}, True)
+
+
 @pytest.mark.parametrize(
     "conversation_id", ["a/b", "100%", "%2F", "a?b#c", "messages", "..", " ", "ü", "😀", "x" * 512, "a,b;c=d", "\n"]
 )
