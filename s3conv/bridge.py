@@ -399,7 +399,10 @@ class Once(Generic[R]):
                     self._made = (asyncio.get_running_loop(), await self._make())
                 made = self._made
         if made[0] is not asyncio.get_running_loop():
-            raise InvalidInputError("this archive is in use on another event loop: open one for each loop")
+            raise InvalidInputError(
+                "this archive is in use on another event loop: open one for each loop, keep one loop for all calls "
+                "(asyncio.Runner, as asyncio.run makes a loop each time), or use Archive, which needs none"
+            )
         return made[1]
 
     async def take(self) -> R | None:

@@ -106,7 +106,9 @@ def append(archive: Archive, tenant: Tenant, request: Request, left: Left) -> An
             with archive.edit(stored_id, begin, fresh=fresh, timeout=left() / 2) as state:
                 _check_owner(state, tenant)
                 appended = turn.append_to(state, key)
-            break
+            if fresh or appended.times is not None:
+                break
+            # A repeat by what this process has kept: others may have deleted the conversation meanwhile.
         except ConflictError:
             # Deleted, or begun with another message, by others meanwhile: the next edit finds what they left.
             if attempt == ATTEMPTS:
@@ -160,6 +162,7 @@ def list_conversations(archive: Archive, tenant: Tenant, request: Request, left:
             "updated_at": entry.updated,
             "message_count": entry.message_count,
             "metadata": shown_metadata(entry.metadata),
+            **({"metadata_truncated": True} if entry.metadata_truncated else {}),
         }
         for entry in page.items
         if entry.conversation_id.startswith(tenant.prefix)  # who writes past this function may name any owner

@@ -6,18 +6,23 @@ is refused, and nobody sets who owns a conversation or how a message is named fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from events import Refused
+from events import Refused, can_be_sent
 from s3conv import ConversationNode, ConversationState, LLMMessage
 from s3conv.model.state import IDEMPOTENCY_KEY
 from tenants import OWNER
 
 MOST_MESSAGES = 100
 """Messages in one request."""
+
+MAX_MESSAGE, MAX_METADATA = 5_500_000, 65_536
+"""Most bytes that a message, and the metadata of a conversation, may take of an answer. Together they leave some of
+`events.MAX_ANSWER` for ids, so that whatever is kept can be shown, one message at a time."""
 
 _MESSAGE: Mapping[str, tuple[type, ...]] = {
     "role": (str,),
@@ -77,7 +82,7 @@ class Turn:
 
         Raises:
             ParentMissing: there is no such parent.
-            Refused: the key is that of other messages.
+            Refused: the key is that of another request, which had more messages or fewer.
         """
         keys = [f"{key}/{number}" for number in range(len(self.messages))]
         begun = state.get_current_node() is not None
@@ -85,8 +90,8 @@ class Turn:
         found = (node.data.metadata.get(IDEMPOTENCY_KEY) for node in nodes_there)
         known = {one for one in found if isinstance(one, str)}  # an import may have left something else
         repeated = [one in known for one in keys]
-        if any(repeated) != all(repeated):
-            raise _other_messages()
+        if any(repeated) != all(repeated) or f"{key}/{len(keys)}" in known:
+            raise _other_request()
         if self.parent is not None and not (begun and state.path_to(self.parent)):
             raise ParentMissing(400, "parent: there is no node with this id in the conversation")
         nodes: list[ConversationNode] = []
@@ -101,16 +106,24 @@ class Turn:
         Also after a save: of two requests at once the first counts.
 
         Raises:
-            Refused: the key was used for other messages.
+            Refused: the key was used for other messages, or below another parent.
         """
+        first = nodes[0].node_id
+        if self.parent is not None and (not first or first.rpartition(".")[0] != self.parent):
+            raise _other_request()
         for message, node in zip(self.messages, nodes, strict=True):
             said = {name: value for name, value in message.items() if name not in ("branch_name", "metadata")}
-            if LLMMessage(**said).to_dict() != node.message.to_dict():
-                raise _other_messages()
+            metadata = {name: value for name, value in node.metadata.items() if name != IDEMPOTENCY_KEY}
+            if (LLMMessage(**said).to_dict(), message.get("branch_name"), message.get("metadata", {})) != (
+                node.message.to_dict(),
+                node.branch_name,
+                metadata,
+            ):
+                raise _other_request()
 
 
-def _other_messages() -> Refused:
-    return Refused(422, "this Idempotency-Key was used for other messages of this conversation: choose a new one")
+def _other_request() -> Refused:
+    return Refused(422, "this Idempotency-Key was used for another request of this conversation: choose a new one")
 
 
 def read_turn(value: object) -> Turn:
@@ -135,6 +148,7 @@ def _message(value: object, where: str) -> Mapping[str, Any]:
         raise Refused(400, f"{where}.role: expected a string, such as user or assistant")
     if IDEMPOTENCY_KEY in message.get("metadata", {}):
         raise Refused(400, f"{where}.metadata: {IDEMPOTENCY_KEY!r} is set by the header Idempotency-Key")
+    _check_size(message, MAX_MESSAGE, where)
     return message
 
 
@@ -143,7 +157,19 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, Any]:
     for name in RESERVED:
         if name in given:
             raise Refused(400, f"metadata: {name!r} cannot be set here")
-    return {**given, **{name: body[name] for name in ("user_id", "title") if name in body}}
+    metadata = {**given, **{name: body[name] for name in ("user_id", "title") if name in body}}
+    _check_size(metadata, MAX_METADATA, "metadata, with user_id and title")
+    return metadata
+
+
+def _check_size(value: Mapping[str, Any], most: int, where: str) -> None:
+    """See to it that what is kept can be shown."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise Refused(400, f"{where}: expected values that are less deeply nested") from None
+    if not can_be_sent(text, most):
+        raise Refused(413, f"{where}: expected at most {most:,} bytes as JSON within JSON, as answers are measured")
 
 
 def _fields(value: object, known: Mapping[str, tuple[type, ...]], where: str) -> Mapping[str, Any]:

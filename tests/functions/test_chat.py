@@ -161,6 +161,17 @@ def test_a_list_comes_by_pages_and_by_user(chat: Chat) -> None:
         assert (refused.status, refused.body["error"][:6]) == (400, "cursor")
 
 
+def test_a_list_says_whose_metadata_it_shows_in_part(chat: Chat) -> None:
+    chat(ALICE, "POST", conversation("long", MESSAGES), says("hi", metadata={"long": "x" * 9_000, "short": 1}))
+    chat(ALICE, "POST", conversation("short", MESSAGES), says("hi", metadata={"short": 1}))
+    for folded in (False, True):
+        if folded:
+            chat.module.ARCHIVE.maintain()
+        short, long = chat(ALICE, "GET", "/conversations").body["conversations"]
+        assert (short["metadata"], "metadata_truncated" in short) == ({"short": 1}, False)
+        assert (long["metadata"], long["metadata_truncated"]) == ({"short": 1}, True)
+
+
 @pytest.mark.parametrize(
     "conversation_id", ["a/b", "100%", "%2F", "a?b#c", "messages", "..", " ", "ü", "😀", "x" * 512, "a,b;c=d", "\n"]
 )
@@ -245,6 +256,26 @@ def test_a_conversation_that_others_delete_is_begun_again(
     assert start().messages(ALICE, "c") == ["new"]
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_repeat_finds_what_others_have_deleted_wherever_it_runs(start: Start, kept: bool) -> None:
+    chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    chat(ALICE, "POST", path, says("one"))
+    once = says("two", parent="")
+    assert chat(ALICE, "POST", path, once, headers=key).status == 201
+    start()(ALICE, "DELETE", conversation("c"))
+    assert (chat if kept else start())(ALICE, "POST", path, once, headers=key).status == 400
+    assert start()(ALICE, "GET", conversation("c")).status == 404
+
+
+def test_only_a_repeat_looks_again(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    path, key, warm = conversation("c", MESSAGES), {"idempotency-key": "k"}, start()
+    warm(ALICE, "POST", path, says("one"))
+    for chat, requests in ((warm, [2]), (warm, [0, 1]), (start(), [2, 1])):
+        capsys.readouterr()
+        chat(ALICE, "POST", path, says("two", parent=""), headers=key)
+        assert [json.loads(line)["Requests"] for line in capsys.readouterr().out.splitlines()] == requests
+
+
 def test_a_key_names_one_thing_only(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
     chat(ALICE, "POST", path, says("one"), headers=key)
@@ -256,6 +287,36 @@ def test_a_key_names_one_thing_only(start: Start, monkeypatch: pytest.MonkeyPatc
     meanwhile(monkeypatch, lambda: second(ALICE, "POST", path, says("theirs"), headers=late))
     assert chat(ALICE, "POST", path, says("mine"), headers=late).status == 422
     assert start().messages(ALICE, "c") == ["one", "theirs"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_key_names_one_request_with_all_that_it_says(start: Start, kept: bool) -> None:
+    chat, path, key = start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    two = {"role": "user", "content": "two", "metadata": {"x": 1}, "branch_name": "b"}
+    three = {"role": "assistant", "content": "three"}
+    chat(ALICE, "POST", path, says("one"))
+    said = {"messages": [two, three], "parent": ""}
+    assert chat(ALICE, "POST", path, said, headers=key).body["node_id"] == "0.0"
+    for other in (
+        {**said, "messages": [two]},
+        {**said, "messages": [two, three, three]},
+        {**said, "messages": [{**two, "metadata": {"x": 2}}, three]},
+        {**said, "messages": [{**two, "metadata": {}}, three]},
+        {**said, "messages": [{**two, "branch_name": None}, three]},
+        {**said, "messages": [two, {**three, "metadata": {"x": 1}}]},
+        {**said, "parent": "0"},
+    ):
+        assert (chat if kept else start())(ALICE, "POST", path, other, headers=key).status == 422
+    for same in (said, {"messages": [two, three]}, {**said, "title": "counted only for the first"}):
+        again = (chat if kept else start())(ALICE, "POST", path, same, headers=key)
+        assert (again.status, again.body["node_id"]) == (200, "0.0")
+
+
+def test_what_began_a_conversation_has_no_parent_to_be_repeated_with(chat: Chat) -> None:
+    path, key = conversation("c", MESSAGES), {"idempotency-key": "k"}
+    assert chat(ALICE, "POST", path, says("one"), headers=key).body["node_id"] == ""
+    assert chat(ALICE, "POST", path, says("one", parent=""), headers=key).status == 422
+    assert chat(ALICE, "POST", path, says("one"), headers=key).status == 200
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
@@ -391,6 +452,35 @@ def test_an_answer_that_lambda_would_not_pass_on_says_so(chat: Chat) -> None:
         chat(ALICE, "POST", conversation("c", MESSAGES), says(f"{number}" * (3 << 20)))
     assert chat(ALICE, "GET", conversation("c")).status == 413
     assert len(chat.messages(ALICE, "c", "last=1")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        says('"' * 1_900_000),  # four bytes each, where an answer is measured
+        {"messages": {"role": "user", "metadata": {"m": '"' * 1_900_000}}},
+        '{"messages": {"role": "user", "content": [%s1]}}' % ("1e15," * 500_000),  # 1000000000000000.0 when it is shown
+        says("x", metadata={"m": '"' * 20_000}),
+        says("x", title="x" * 70_000),
+    ],
+    ids=["a content", "a message's metadata", "numbers", "metadata", "a title"],
+)
+def test_what_could_never_be_shown_is_not_kept(chat: Chat, body: object) -> None:
+    assert chat(ALICE, "POST", conversation("c", MESSAGES), body).status == 413
+    assert chat(ALICE, "GET", conversation("c")).status == 404
+
+
+def test_the_largest_that_is_kept_can_be_shown(chat: Chat) -> None:
+    name = "\x01" * 512
+    long = says('"' * 1_370_000, metadata={"m": '"' * 16_000})
+    assert chat(ALICE, "POST", conversation(name, MESSAGES), long).status == 201
+    assert len(chat.messages(ALICE, name, "last=1")[0]) == 1_370_000
+
+
+@pytest.mark.parametrize("levels", [300, 900, 970, 990])
+def test_a_body_that_is_nested_deeply_is_refused_wherever_that_is_noticed(chat: Chat, levels: int) -> None:
+    body = '{"messages": [{"role": "user", "content": %s}]}' % ("[" * levels + "]" * levels)
+    assert chat(ALICE, "POST", conversation("c", MESSAGES), body).status == 400
 
 
 # --- when the store fails ------------------------------------------------------------------------------------------

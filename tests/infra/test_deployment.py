@@ -23,6 +23,7 @@ def given(aws: Aws) -> Stack:
         BucketName="the-chats",
         Prefix="prod/chats",
         KmsKeyArn=KEY,
+        FormerKmsKeyArns=f"{KEY}-before",
         NoncurrentDays="90",
         ActivityWindow="60",
         ChatMemory="1769",

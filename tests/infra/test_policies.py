@@ -180,6 +180,20 @@ def test_without_a_key_the_policies_are_the_same_less_the_key(aws: Aws, stack: S
         assert "kms" not in str(without_key)
 
 
+@pytest.mark.parametrize("key", [KEY, ""], ids=["another key now", "none now"])
+def test_what_former_keys_have_encrypted_can_be_read_and_nothing_is_written_with_them(aws: Aws, key: str) -> None:
+    former = [f"{KEY}-before", f"{KEY}-long-before"]
+    stack = aws.deploy(f"former-{len(key)}", KmsKeyArn=key, FormerKmsKeyArns=",".join(former))
+    via = {"kms:ViaService": f"s3.{REGION}.amazonaws.com"}
+    for name in ROLES:
+        policy = stack.policy(name)
+        for arn in former:
+            assert allows(policy, Need("kms:Decrypt", arn, via))
+            assert not allows(policy, Need("kms:Decrypt", arn))
+            assert not allows(policy, Need("kms:GenerateDataKey", arn, via))
+        assert allows(policy, Need("kms:Decrypt", KEY, via)) == bool(key)
+
+
 def test_a_reader_that_meets_many_intents_goes_on_without_maintaining(aws: Aws) -> None:
     stack = aws.deploy("many")
     stack.allow_plain_http()

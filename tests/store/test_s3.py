@@ -366,7 +366,7 @@ def test_another_event_loop_is_refused(aio_session: Any, s3_endpoint: str | None
     store = open_store(f"{s3_place.url}/x", asynchronous=True, session=aio_session, endpoint_url=s3_endpoint)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(store.get("k/a"))
-    with pytest.raises(InvalidInputError, match="event loop"):
+    with pytest.raises(InvalidInputError, match=r"another event loop.*asyncio\.Runner"):
         asyncio.run(store.get("k/a"))
     loop.run_until_complete(store.close())
     loop.close()
