@@ -10,15 +10,16 @@ from typing import Annotated
 
 import typer
 
-from s3conv import __version__
+from s3conv import Archive, __version__
 from s3conv.cli.conditions import check_after, check_order, read_conditions, read_settings
 from s3conv.cli.exports import check_job, open_output, read_size, run_export, say_checked, say_exported
 from s3conv.cli.opening import Target, on_archive
 from s3conv.cli.output import complain, console, entries_table, note, printable, short_size, stats_table, write_bytes
-from s3conv.cli.progress import byte_progress, share_progress
+from s3conv.cli.progress import byte_progress, share_progress, waiting
 from s3conv.cli.tree import conversation_lines
 from s3conv.core.comparing import Difference, Verified
-from s3conv.errors import NotFoundError
+from s3conv.core.maintaining import INLINE
+from s3conv.errors import NotFoundError, StorageError
 from s3conv.exchange.checkpoint import check_export
 from s3conv.exchange.exporting import Job
 from s3conv.exchange.formats import NAMES
@@ -122,11 +123,23 @@ def import_(
     options = ImportOptions(format, read_settings(set_), dry_run)
     sources = [sys.stdin.buffer if file == "-" else file for file in files]
     total = sum(place.size for source in sources for place in find_places(source) if isinstance(place, Place))
-    with target.open() as archive, byte_progress("importing", total) as progress:
-        report = import_files(archive, sources, options, progress=progress)
-    _print_report(report, dry_run)
+    with target.open() as archive:
+        with byte_progress("importing", total) as progress:
+            report = import_files(archive, sources, options, progress=progress)
+        _print_report(report, dry_run)
+        if not dry_run and report.new + report.updated > INLINE:
+            _fold(archive)
     if report.problems:
         raise typer.Exit(1)
+
+
+def _fold(archive: Archive) -> None:
+    """Fold what a large import left in the log, or each of the next lists would have to read it."""
+    try:
+        with waiting("folding the index"):
+            archive.maintain()
+    except StorageError as error:
+        complain(f"all of that is imported, but lists are slow until `s3conv maintain` has been run: {error}")
 
 
 def _print_report(report: ImportReport, dry_run: bool) -> None:

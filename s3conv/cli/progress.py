@@ -13,6 +13,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -53,6 +54,14 @@ def share_progress() -> Iterator[Callable[[str, float], None]]:
     with _progress(BarColumn(), TaskProgressColumn()) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda what, share: progress.update(task, description=what, completed=share)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say what is done, where nothing tells how much of it is left."""
+    with _progress(SpinnerColumn()) as progress:
+        progress.add_task(what, total=None)
+        yield
 
 
 def _progress(*columns: ProgressColumn) -> Progress:

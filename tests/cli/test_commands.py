@@ -587,6 +587,23 @@ def test_import_of_the_standard_input_a_folder_and_a_pattern(tmp_path: Path) -> 
     assert "No such file" in run("import", url, f"{folder}/*.zip", code=1).err
 
 
+def test_a_large_import_leaves_an_index_that_is_folded(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/a"
+    run("init", url)
+    path = tmp_path / "chats.jsonl"
+    row = {"messages": [{"role": "user", "content": "Hello"}]}
+    path.write_text("".join(json.dumps({**row, "n": number}) + "\n" for number in range(1001)), encoding="utf-8")
+    assert run("import", url, path).out.startswith("1,001 new")
+    assert "open intents   0" in run("stats", url).out
+    other = f"file://{tmp_path}/b"
+    run("init", other)
+    (tmp_path / "b" / "index").mkdir(exist_ok=True)
+    (tmp_path / "b" / "index" / "manifest.json").write_text("{", encoding="utf-8")
+    done = run("import", other, path)
+    assert done.out.startswith("1,001 new")
+    assert "all of that is imported" in done.err
+
+
 def test_a_dry_run_needs_no_archive_and_makes_none(tmp_path: Path, export: Callable[..., Path]) -> None:
     url = f"file://{tmp_path}/a"
     path = export(branching(), {"x": 1})
