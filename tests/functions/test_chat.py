@@ -477,6 +477,23 @@ def test_the_largest_that_is_kept_can_be_shown(chat: Chat) -> None:
     assert len(chat.messages(ALICE, name, "last=1")[0]) == 1_370_000
 
 
+@pytest.mark.parametrize(
+    ("content", "fit"),
+    [("x" * (3 << 20), 5), ("x" * (1 << 20) + "\U0001f600", 3), ([[]] * 140_000, 1)],
+    ids=["a byte each", "four bytes each", "lists"],
+)
+def test_a_conversation_grows_only_as_far_as_a_function_can_hold_it(chat: Chat, content: object, fit: int) -> None:
+    path, last = conversation("c", MESSAGES), {}
+    for _ in range(fit):
+        last = event(ALICE, "POST", path, says(content))
+        assert chat.handle(last).status == 201
+    refused = chat(ALICE, "POST", path, says(content))
+    assert (refused.status, refused.body["error"][:23]) == (413, "expected a conversation")
+    assert chat.handle(last).status == 200  # a repeat of what is there
+    assert chat(ALICE, "GET", conversation("c"), query="last=1").body["message_count"] == fit
+    assert chat(ALICE, "DELETE", conversation("c")).status == 204
+
+
 @pytest.mark.parametrize("levels", [300, 900, 970, 990])
 def test_a_body_that_is_nested_deeply_is_refused_wherever_that_is_noticed(chat: Chat, levels: int) -> None:
     body = '{"messages": [{"role": "user", "content": %s}]}' % ("[" * levels + "]" * levels)
