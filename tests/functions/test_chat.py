@@ -199,7 +199,7 @@ def test_a_request_that_comes_again_changes_nothing(start: Start, named: str) ->
     for process in (chat, start(), chat):
         again = process.handle(once)
         assert (again.status, again.body["appended"], again.body["node_id"]) == (200, False, first.body["node_id"])
-    assert start().messages(ALICE, "c") == ["one", "two", "three"]
+    assert start().messages(ALICE, "c", "branch=0.0") == ["one", "two", "three"]
 
 
 def test_a_request_that_comes_twice_at_once_is_one(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +265,26 @@ def test_a_repeat_finds_what_others_have_deleted_wherever_it_runs(start: Start, 
     start()(ALICE, "DELETE", conversation("c"))
     assert (chat if kept else start())(ALICE, "POST", path, once, headers=key).status == 400
     assert start()(ALICE, "GET", conversation("c")).status == 404
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_repeat_of_a_part_is_none_though_others_have_sent_the_whole(
+    start: Start, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    chat, other, path, key = start(), start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    chat(ALICE, "POST", path, says("one"))
+    part = says("two", parent="")
+    whole = {**part, "messages": [*part["messages"], {"role": "assistant", "content": "three"}]}
+
+    def send_whole() -> Answer:
+        return other(ALICE, "POST", path, whole, headers=key)
+
+    if when == "before":
+        assert send_whole().status == 201
+    else:
+        meanwhile(monkeypatch, send_whole)
+    assert chat(ALICE, "POST", path, part, headers=key).status == 422
+    assert start().messages(ALICE, "c", "branch=0.0") == ["one", "two", "three"]
 
 
 def test_only_a_repeat_looks_again(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
