@@ -106,9 +106,9 @@ def append(archive: Archive, tenant: Tenant, request: Request, left: Left) -> An
             with archive.edit(stored_id, begin, fresh=fresh, timeout=left() / 2) as state:
                 _check_owner(state, tenant)
                 appended = turn.append_to(state, key)
-            if fresh or appended.times is not None:
+            if appended.is_new or (appended.times is None and fresh):
                 break
-            # A repeat by what this process has kept: others may have deleted the conversation meanwhile.
+            # A repeat, by what this process has kept or the save has met: the next edit says so of what is stored.
         except ConflictError:
             # Deleted, or begun with another message, by others meanwhile: the next edit finds what they left.
             if attempt == ATTEMPTS:

@@ -7,6 +7,7 @@ is refused, and nobody sets who owns a conversation or how a message is named fo
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,10 @@ MOST_MESSAGES = 100
 MAX_MESSAGE, MAX_METADATA = 5_500_000, 65_536
 """Most bytes that a message, and the metadata of a conversation, may take of an answer. Together they leave some of
 `events.MAX_ANSWER` for ids, so that whatever is kept can be shown, one message at a time."""
+
+MAX_CONVERSATION = 16 * 1024 * 1024
+"""Most bytes of memory that the messages of a conversation may take to be appended to. A turn that merges needs them up
+to twelve times over, and has 512 MB and the share of a processor that comes with it."""
 
 _MESSAGE: Mapping[str, tuple[type, ...]] = {
     "role": (str,),
@@ -82,7 +87,8 @@ class Turn:
 
         Raises:
             ParentMissing: there is no such parent.
-            Refused: the key is that of another request, which had more messages or fewer.
+            Refused: the key is that of another request, which had more messages or fewer; or the conversation would
+                become too large.
         """
         keys = [f"{key}/{number}" for number in range(len(self.messages))]
         begun = state.get_current_node() is not None
@@ -98,7 +104,13 @@ class Turn:
         for message, one in zip(self.messages, keys, strict=True):
             parent = nodes[-1] if nodes else self.parent
             nodes.append(state.add_message(**message, parent=parent, idempotency_key=one))
-        return Appended(nodes, None if any(repeated) else [node.timestamp for node in nodes])
+        if any(repeated):
+            return Appended(nodes, None)
+        if memory_of(state) > MAX_CONVERSATION:
+            raise Refused(
+                413, f"expected a conversation of at most {MAX_CONVERSATION:,} bytes in memory: begin another one"
+            )
+        return Appended(nodes, [node.timestamp for node in nodes])
 
     def check_said(self, nodes: Sequence[ConversationNode]) -> None:
         """See to it that what is stored under this request's key is what it says.
@@ -120,6 +132,24 @@ class Turn:
                 metadata,
             ):
                 raise _other_request()
+
+
+def memory_of(state: ConversationState) -> int:
+    """The memory that the messages of a conversation take, in bytes, nearly.
+
+    Their JSON would not tell: of a text with one emoji, each character takes four bytes, and an empty list 64.
+    """
+    size = 0
+    values: list[Any] = [place.data.fields_to_dict() for place in state.message_tree.walk()]
+    while values:
+        value = values.pop()
+        size += sys.getsizeof(value)
+        if isinstance(value, dict):
+            values += value
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return size
 
 
 def _other_request() -> Refused:

@@ -199,7 +199,7 @@ def test_a_request_that_comes_again_changes_nothing(start: Start, named: str) ->
     for process in (chat, start(), chat):
         again = process.handle(once)
         assert (again.status, again.body["appended"], again.body["node_id"]) == (200, False, first.body["node_id"])
-    assert start().messages(ALICE, "c") == ["one", "two", "three"]
+    assert start().messages(ALICE, "c", "branch=0.0") == ["one", "two", "three"]
 
 
 def test_a_request_that_comes_twice_at_once_is_one(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,6 +265,26 @@ def test_a_repeat_finds_what_others_have_deleted_wherever_it_runs(start: Start, 
     start()(ALICE, "DELETE", conversation("c"))
     assert (chat if kept else start())(ALICE, "POST", path, once, headers=key).status == 400
     assert start()(ALICE, "GET", conversation("c")).status == 404
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_repeat_of_a_part_is_none_though_others_have_sent_the_whole(
+    start: Start, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    chat, other, path, key = start(), start(), conversation("c", MESSAGES), {"idempotency-key": "k"}
+    chat(ALICE, "POST", path, says("one"))
+    part = says("two", parent="")
+    whole = {**part, "messages": [*part["messages"], {"role": "assistant", "content": "three"}]}
+
+    def send_whole() -> Answer:
+        return other(ALICE, "POST", path, whole, headers=key)
+
+    if when == "before":
+        assert send_whole().status == 201
+    else:
+        meanwhile(monkeypatch, send_whole)
+    assert chat(ALICE, "POST", path, part, headers=key).status == 422
+    assert start().messages(ALICE, "c", "branch=0.0") == ["one", "two", "three"]
 
 
 def test_only_a_repeat_looks_again(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
@@ -475,6 +495,23 @@ def test_the_largest_that_is_kept_can_be_shown(chat: Chat) -> None:
     long = says('"' * 1_370_000, metadata={"m": '"' * 16_000})
     assert chat(ALICE, "POST", conversation(name, MESSAGES), long).status == 201
     assert len(chat.messages(ALICE, name, "last=1")[0]) == 1_370_000
+
+
+@pytest.mark.parametrize(
+    ("content", "fit"),
+    [("x" * (3 << 20), 5), ("x" * (1 << 20) + "\U0001f600", 3), ([[]] * 140_000, 1)],
+    ids=["a byte each", "four bytes each", "lists"],
+)
+def test_a_conversation_grows_only_as_far_as_a_function_can_hold_it(chat: Chat, content: object, fit: int) -> None:
+    path, last = conversation("c", MESSAGES), {}
+    for _ in range(fit):
+        last = event(ALICE, "POST", path, says(content))
+        assert chat.handle(last).status == 201
+    refused = chat(ALICE, "POST", path, says(content))
+    assert (refused.status, refused.body["error"][:23]) == (413, "expected a conversation")
+    assert chat.handle(last).status == 200  # a repeat of what is there
+    assert chat(ALICE, "GET", conversation("c"), query="last=1").body["message_count"] == fit
+    assert chat(ALICE, "DELETE", conversation("c")).status == 204
 
 
 @pytest.mark.parametrize("levels", [300, 900, 970, 990])
