@@ -102,8 +102,7 @@ def append(archive: Archive, tenant: Tenant, request: Request, left: Left) -> An
         # others have added since.
         fresh = turn.parent is None or attempt > 1
         try:
-            # The time holds for the load, and again for the save.
-            with archive.edit(stored_id, begin, fresh=fresh, timeout=left() / 2) as state:
+            with archive.edit(stored_id, begin, fresh=fresh, timeout=left) as state:
                 _check_owner(state, tenant)
                 appended = turn.append_to(state, key)
             if appended.is_new or (appended.times is None and fresh):
