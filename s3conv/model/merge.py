@@ -5,7 +5,8 @@ by node id; what only one side has becomes a sibling branch. What lies beside th
 three-way against `base`, the version that ours began from; where both changed the same thing, ours wins.
 
 Messages count as the same only if all that they say is the same: role, content, name, tool calls and timestamp; or if
-they carry one idempotency key, which says that one message was delivered twice: then also below different messages.
+they carry one idempotency key, which says that one message was delivered twice: then also below different messages, and
+what they say is merged three-way too.
 """
 
 from __future__ import annotations
@@ -60,8 +61,11 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
 
 def identity(node: ConversationNode) -> Hashable:
     """What makes a message the same message on both sides."""
-    if (key := _key(node)) is not None:
-        return ("key", key)
+    key = _key(node)
+    return _said(node) if key is None else ("key", key)
+
+
+def _said(node: ConversationNode) -> Hashable:
     message = node.message
     said = [
         message.role,
@@ -156,8 +160,8 @@ def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
 
 
 def _merge_node(mine: ConversationNode, other: ConversationNode, before: ConversationNode | None) -> None:
-    if before is None and _key(mine) is not None:
-        mine.take_said(other)  # of two deliveries the first counts: it has been acknowledged
+    if _key(mine) is not None and (before is None or _said(mine) == _said(before)):
+        mine.take_said(other)  # changed by them alone; or of two deliveries the first, which has been acknowledged
     mine.prompt_name = _pick(before.prompt_name if before else None, mine.prompt_name, other.prompt_name)
     mine.branch_name = _pick(before.branch_name if before else None, mine.branch_name, other.branch_name)
     mine.metadata = _three_way(before.metadata if before else {}, mine.metadata, other.metadata)

@@ -301,6 +301,26 @@ def test_of_two_deliveries_the_first_counts() -> None:
     assert reply.data.timestamp == DAY + timedelta(minutes=1)
 
 
+@pytest.mark.parametrize(
+    ("mine", "other", "merged"),
+    [("as it was", "theirs", "theirs"), ("mine", "as it was", "mine"), ("mine", "theirs", "mine")],
+)
+@pytest.mark.parametrize("at_the_root", [True, False])
+def test_what_a_message_with_a_key_says_is_merged_three_way(
+    mine: str, other: str, merged: str, at_the_root: bool
+) -> None:
+    base = ConversationState("c") if at_the_root else begin()
+    base.add_message("user", "as it was", idempotency_key="request-1")
+    base.add_message("assistant", "the answer")
+    ours, theirs = copy.deepcopy(base), copy.deepcopy(base)
+    for state, said in ((ours, mine), (theirs, other)):
+        state.get_current_messages()[-2].content = said
+    ours.add_message("user", "and now?")
+    merge_into(ours, theirs, base)
+    assert [message.content for message in ours.get_current_messages()][-3:] == [merged, "the answer", "and now?"]
+    assert len(list(ours.message_tree.walk())) == (3 if at_the_root else 4)
+
+
 def test_different_idempotency_keys_are_different_messages_whatever_they_say() -> None:
     base = begin()
     both = merged(extend(base, [Added(0, "x", 1, "a")]), extend(base, [Added(0, "x", 1, "b")]), base)
