@@ -367,6 +367,36 @@ def test_different_roots_are_a_conflict_and_ours_is_unchanged(with_base: bool) -
     assert ours == before
 
 
+def test_two_that_were_begun_at_once_begin_alike_if_only_their_times_differ() -> None:
+    ours, theirs = begin(), begin()
+    theirs.message_tree.data.timestamp = DAY - timedelta(seconds=1)
+    ours.add_message("user", "mine", timestamp=DAY)
+    theirs.add_message("user", "theirs", timestamp=DAY)
+    root = ours.message_tree.data
+    merge_into(ours, theirs, None)
+    assert contents(ours.message_tree) == ["root", ["theirs"], ["mine"]]
+    assert ours.message_tree.data is root
+    assert root.timestamp == DAY - timedelta(seconds=1)  # as it is in the archive, so that the next merge finds it
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", None), (None, "a")])
+def test_but_not_if_they_have_keys_that_differ(keys: tuple[str | None, str | None]) -> None:
+    ours, theirs = begin(), begin()
+    for state, key in zip((ours, theirs), keys, strict=True):
+        if key:
+            state.message_tree.data.metadata["idempotency_key"] = key
+    with pytest.raises(ConflictError, match="begins with another message"):
+        merge_into(ours, theirs, None)
+
+
+def test_nor_if_ours_began_from_what_is_there() -> None:
+    base = begin()
+    ours, theirs = copy.deepcopy(base), copy.deepcopy(base)
+    theirs.message_tree.data.timestamp = DAY - timedelta(seconds=1)
+    with pytest.raises(ConflictError, match="begins with another message"):
+        merge_into(ours, theirs, base)
+
+
 def test_a_deep_conversation_merges_without_recursion() -> None:
     base = begin()
     for number in range(DEEP):
