@@ -195,7 +195,9 @@ async def commit(
                     found = await look(context, draft.key, draft.conversation_id)
                 except StorageError as error:
                     raise _unknown(draft, f"refused, which may be its own echo, and then: {error}") from error
-                outcome = _settle(draft, found, certain=before_look is not None and not unanswered)
+                # A new state is refused by whatever is there, and that may be there for long (docs/adr/0023).
+                harmless = before_look is not None or draft.built_on.is_new
+                outcome = _settle(draft, found, certain=harmless and not unanswered)
                 if isinstance(outcome, Found):
                     return outcome
                 written = outcome

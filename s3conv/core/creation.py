@@ -48,7 +48,13 @@ async def create(context: Context, racing: Runner, partition_by: str | None, exi
             "choose another URL"
         )
     await probe(context, racing)
-    await _write_manifest(context)
+    if not await _write_manifest(context):
+        if await _is_there(context, partition_by, exist_ok):
+            return  # somebody was faster, and it is in use already
+        raise InvalidInputError(
+            f"{context.store.url} has a manifest but no {DESCRIPTOR}: it holds what is left of an archive; restore its "
+            "descriptor, or choose another URL"
+        )
     descriptor = Descriptor(partition_by, context.new_id())
     await _write_once(context, DESCRIPTOR, descriptor.encode())
     # Whoever wrote it: our own, perhaps by a request whose answer was lost, or that of somebody who was faster.
@@ -76,16 +82,13 @@ async def _is_there(context: Context, partition_by: str | None, exist_ok: bool) 
     return True
 
 
-async def _write_manifest(context: Context) -> None:
+async def _write_manifest(context: Context) -> bool:
+    """Write the first manifest, if there is none; False: there is one that is not a first one."""
     if await _write_once(context, MANIFEST, Manifest(generation=0, nonce=context.new_id()).encode()):
-        return
-    # One of an earlier create that did not get further, or what is left of an archive.
+        return True
+    # One of an earlier create that did not get further; or of an archive, or what is left of one.
     found = await context.store.get(MANIFEST)
-    if found is None or decode_manifest(found.body, context.name(MANIFEST)).generation != 0:
-        raise InvalidInputError(
-            f"{context.store.url} has a manifest but no {DESCRIPTOR}: it holds what is left of an archive; restore its "
-            "descriptor, or choose another URL"
-        )
+    return found is not None and decode_manifest(found.body, context.name(MANIFEST)).generation == 0
 
 
 async def _write_once(context: Context, key: str, body: bytes) -> bool:

@@ -5,7 +5,8 @@ by node id; what only one side has becomes a sibling branch. What lies beside th
 three-way against `base`, the version that ours began from; where both changed the same thing, ours wins.
 
 Messages count as the same only if all that they say is the same: role, content, name, tool calls and timestamp; or if
-they carry one idempotency key, which says that one message was delivered twice: then also below different messages.
+they carry one idempotency key, which says that one message was delivered twice: then also below different messages, and
+what they say is merged three-way too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from s3conv.errors import ConflictError
@@ -35,14 +37,18 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
         base: the version that `ours` was loaded from, or None if unknown.
 
     Raises:
-        ConflictError: the two begin with different messages; `ours` is unchanged.
+        ConflictError: the two begin with different messages; `ours` is unchanged. Without a base, roots without keys
+            may be of different times: both were begun before either was seen by the other.
     """
     our_root, their_root = ours.message_tree, theirs.message_tree
-    if identity(our_root.data) != identity(their_root.data):
+    begun_at_once = base is None and _said_alike(our_root.data, their_root.data)
+    if identity(our_root.data) != identity(their_root.data) and not begun_at_once:
         raise ConflictError(
             f"conversation {ours.conversation_id!r} begins with another message in the archive than in this state: the "
-            "two cannot be merged; load it again, or save with on_conflict='overwrite'"
+            "two cannot be merged; load it again, and add to that"
         )
+    if begun_at_once:
+        our_root.data.take_said(their_root.data)  # its time too, by which others find it again
     ours.get_current_node()  # holds on to the node itself, before ids change
     base_root = base.message_tree if base is not None else None
     united = _Union()
@@ -60,8 +66,16 @@ def merge_into(ours: ConversationState, theirs: ConversationState, base: Convers
 
 def identity(node: ConversationNode) -> Hashable:
     """What makes a message the same message on both sides."""
-    if (key := _key(node)) is not None:
-        return ("key", key)
+    key = _key(node)
+    return ("said", *_said(node)) if key is None else ("key", key)
+
+
+def _said_alike(one: ConversationNode, other: ConversationNode) -> bool:
+    """Whether two messages without a key say the same, whenever they did."""
+    return _key(one) is None and _key(other) is None and _said(one)[0] == _said(other)[0]
+
+
+def _said(node: ConversationNode) -> tuple[str, datetime]:
     message = node.message
     said = [
         message.role,
@@ -71,7 +85,7 @@ def identity(node: ConversationNode) -> Hashable:
         message.function_call,
         message.tool_call_id,
     ]
-    return ("said", _canonical(said), as_utc(node.timestamp))
+    return _canonical(said), as_utc(node.timestamp)
 
 
 class _Union:
@@ -156,8 +170,8 @@ def _taker(children: Sequence[Node]) -> Callable[[Hashable], Node | None]:
 
 
 def _merge_node(mine: ConversationNode, other: ConversationNode, before: ConversationNode | None) -> None:
-    if before is None and _key(mine) is not None:
-        mine.take_said(other)  # of two deliveries the first counts: it has been acknowledged
+    if _key(mine) is not None and (before is None or _said(mine) == _said(before)):
+        mine.take_said(other)  # changed by them alone; or of two deliveries the first, which has been acknowledged
     mine.prompt_name = _pick(before.prompt_name if before else None, mine.prompt_name, other.prompt_name)
     mine.branch_name = _pick(before.branch_name if before else None, mine.branch_name, other.branch_name)
     mine.metadata = _three_way(before.metadata if before else {}, mine.metadata, other.metadata)

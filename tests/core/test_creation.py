@@ -12,6 +12,7 @@ from s3conv import (
     AlreadyExistsError,
     Archive,
     AsyncArchive,
+    ConversationState,
     InvalidInputError,
     NotFoundError,
     UnavailableError,
@@ -90,6 +91,23 @@ def test_of_two_creates_at_once_one_is_told_that_the_other_was_faster() -> None:
     store.before("put", "s3conv.json", lambda: Archive.create(store.inner))
     with pytest.raises(AlreadyExistsError):
         Archive.create(store)
+
+
+@pytest.mark.parametrize("exist_ok", [True, False])
+def test_one_that_is_slower_finds_an_archive_that_is_in_use_already(exist_ok: bool) -> None:
+    store = ScriptedStore(open_store("memory://"))
+
+    def first() -> None:
+        archive = Archive.create(store.inner)
+        archive.save(ConversationState.start("c", system="x"))
+        assert archive.maintain().folded == 1
+
+    store.before("put", "index/manifest.json", first)
+    if exist_ok:
+        assert Archive.create(store, exist_ok=True).count() == 1
+    else:
+        with pytest.raises(AlreadyExistsError):
+            Archive.create(store)
 
 
 def test_a_probe_that_is_answered_409_tries_again() -> None:

@@ -43,6 +43,25 @@ def test_what_another_process_saved_meanwhile_is_merged(archive: Archive, other:
     assert say(archive, "four") == ["one", "three", "two"]
 
 
+@pytest.mark.parametrize("key", [None, "request-7"])
+def test_two_processes_that_begin_one_at_the_same_moment_are_merged(
+    archive: Archive, other: Archive, store: ScriptedStore, key: str | None
+) -> None:
+    def begin(who: Archive, text: str) -> None:
+        with who.edit("c", create=lambda: ConversationState.start("c", system="You are helpful")) as state:
+            state.add_message("user", text, idempotency_key=key)
+
+    store.before("put", "conversations/", lambda: begin(other, "theirs"))
+    begin(archive, "ours")
+    assert texts(other.load("c")) == (["theirs"] if key else ["ours", "theirs"])
+    begin(other, "theirs again")
+    begin(archive, "ours again")
+    found = other.load("c")
+    assert texts(found) == (["theirs"] if key else ["ours", "ours again", "theirs", "theirs again"])
+    assert found is not None
+    assert [node.data.message.content for node in found.message_tree.walk()].count("You are helpful") == 1
+
+
 def test_a_fresh_edit_sees_what_another_process_saved(archive: Archive, other: Archive) -> None:
     say(archive, "one")
     say(other, "two")

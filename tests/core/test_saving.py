@@ -164,6 +164,31 @@ def test_too_far_on_to_tell_is_unknown(archive: Archive, store: ScriptedStore) -
     assert len(store.keys("index/log/")) == log + 1
 
 
+@pytest.mark.parametrize("saves", [15, 16, 17, 33])
+def test_a_new_state_can_tell_however_far_on_the_document_is(archive: Archive, saves: int) -> None:
+    state = start()
+    for number in range(saves):
+        state.metadata["number"] = number
+        archive.save(state)
+    with pytest.raises(ConflictError, match=f"found revision {saves} in the archive, expected none"):
+        archive.save(start())
+    with pytest.raises(ConflictError, match=f"found revision {saves} in the archive, expected none"):
+        archive.save_many([start()])
+    archive.delete("c")
+    assert archive.save(start()).revision == saves + 2
+    archive.delete("c")
+    assert archive.save_many([start()])[0].revision == saves + 4
+
+
+def test_a_new_state_that_had_no_answer_before_the_refusal_cannot(archive: Archive, store: ScriptedStore) -> None:
+    for _ in range(9):
+        archive.save(start())
+        archive.delete("c")
+    store.fail("put", "conversations/", UnavailableError("no answer"))
+    with pytest.raises(OutcomeUnknownError, match="revision 18, too far on to tell"):
+        archive.save(start())
+
+
 def test_one_revision_less_is_a_conflict_and_merge_does_not_mind_either(archive: Archive) -> None:
     state = start()
     archive.save(state)
@@ -313,7 +338,7 @@ def test_one_whose_first_save_was_deleted_unseen_is_not_brought_back_either(
 
 
 @pytest.mark.parametrize("begun_again", [False, True])
-@pytest.mark.parametrize("on_conflict", ["merge", "overwrite"])
+@pytest.mark.parametrize("on_conflict", ["raise", "merge", "overwrite"])
 @pytest.mark.parametrize("saves", [3, 16, 17])
 def test_nor_if_so_many_saves_came_between_that_it_cannot_be_told(
     archive: Archive, store: ScriptedStore, saves: int, on_conflict: str, begun_again: bool
@@ -343,14 +368,14 @@ def test_one_that_had_no_answer_on_a_tombstone_can_be_saved_again_however_old_th
     archive: Archive, store: ScriptedStore, applied: bool
 ) -> None:
     for _ in range(9):
-        archive.save(start(), "merge")
+        archive.save(start())
         archive.delete("c")
     state = start()
     store.before("put", "conversations/", lambda: None)  # it meets the tombstone
     store.fail("put", "conversations/", UnavailableError("no answer"), applied=applied)
     store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
     with pytest.raises(OutcomeUnknownError):
-        archive.save(state, "merge")
+        archive.save(state)
     store.faults.clear()
     assert archive.save(state).revision == (20 if applied else 19)
     assert loaded(archive) == state

@@ -301,6 +301,26 @@ def test_of_two_deliveries_the_first_counts() -> None:
     assert reply.data.timestamp == DAY + timedelta(minutes=1)
 
 
+@pytest.mark.parametrize(
+    ("mine", "other", "merged"),
+    [("as it was", "theirs", "theirs"), ("mine", "as it was", "mine"), ("mine", "theirs", "mine")],
+)
+@pytest.mark.parametrize("at_the_root", [True, False])
+def test_what_a_message_with_a_key_says_is_merged_three_way(
+    mine: str, other: str, merged: str, at_the_root: bool
+) -> None:
+    base = ConversationState("c") if at_the_root else begin()
+    base.add_message("user", "as it was", idempotency_key="request-1")
+    base.add_message("assistant", "the answer")
+    ours, theirs = copy.deepcopy(base), copy.deepcopy(base)
+    for state, said in ((ours, mine), (theirs, other)):
+        state.get_current_messages()[-2].content = said
+    ours.add_message("user", "and now?")
+    merge_into(ours, theirs, base)
+    assert [message.content for message in ours.get_current_messages()][-3:] == [merged, "the answer", "and now?"]
+    assert len(list(ours.message_tree.walk())) == (3 if at_the_root else 4)
+
+
 def test_different_idempotency_keys_are_different_messages_whatever_they_say() -> None:
     base = begin()
     both = merged(extend(base, [Added(0, "x", 1, "a")]), extend(base, [Added(0, "x", 1, "b")]), base)
@@ -345,6 +365,36 @@ def test_different_roots_are_a_conflict_and_ours_is_unchanged(with_base: bool) -
         merge_into(ours, theirs, base if with_base else None)
     assert not conflict.value.deleted
     assert ours == before
+
+
+def test_two_that_were_begun_at_once_begin_alike_if_only_their_times_differ() -> None:
+    ours, theirs = begin(), begin()
+    theirs.message_tree.data.timestamp = DAY - timedelta(seconds=1)
+    ours.add_message("user", "mine", timestamp=DAY)
+    theirs.add_message("user", "theirs", timestamp=DAY)
+    root = ours.message_tree.data
+    merge_into(ours, theirs, None)
+    assert contents(ours.message_tree) == ["root", ["theirs"], ["mine"]]
+    assert ours.message_tree.data is root
+    assert root.timestamp == DAY - timedelta(seconds=1)  # as it is in the archive, so that the next merge finds it
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", None), (None, "a")])
+def test_but_not_if_they_have_keys_that_differ(keys: tuple[str | None, str | None]) -> None:
+    ours, theirs = begin(), begin()
+    for state, key in zip((ours, theirs), keys, strict=True):
+        if key:
+            state.message_tree.data.metadata["idempotency_key"] = key
+    with pytest.raises(ConflictError, match="begins with another message"):
+        merge_into(ours, theirs, None)
+
+
+def test_nor_if_ours_began_from_what_is_there() -> None:
+    base = begin()
+    ours, theirs = copy.deepcopy(base), copy.deepcopy(base)
+    theirs.message_tree.data.timestamp = DAY - timedelta(seconds=1)
+    with pytest.raises(ConflictError, match="begins with another message"):
+        merge_into(ours, theirs, base)
 
 
 def test_a_deep_conversation_merges_without_recursion() -> None:
