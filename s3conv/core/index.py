@@ -73,11 +73,12 @@ class _LoserShown(Exception):
 
 @dataclass(slots=True)
 class View:
-    """The index at one moment: what the log says by conversation id, and the manifest."""
+    """The index at one moment: what the log says by conversation id, and the manifest. `unconfirmed`: see `Told`."""
 
     context: Context
     cache: IndexCache
     log: dict[str, Entry]
+    unconfirmed: set[str]
     now: Manifested
     reader: RowReader
     partition_by: str | None
@@ -132,8 +133,9 @@ async def on_view(
             listed = early.pop(prefix) if prefix in early else await list_log(context, prefix)
         now = await read_manifest(context, cache)
         try:
-            log = await settle(context, cache.log, await read_intents(context, cache.log, listed))
-            view = View(context, cache, log, now, RowReader(archive.partition_by), archive.partition_by)
+            told = await settle(context, cache.log, await read_intents(context, cache.log, listed))
+            log, reader = told.entries, RowReader(archive.partition_by)
+            view = View(context, cache, log, told.unconfirmed, now, reader, archive.partition_by)
             while True:
                 try:
                     result = await use(view)

@@ -70,6 +70,18 @@ class Seen:
         return speaks(self.intent, self.place.age)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the log says: an entry by conversation id, deleted ones among them.
+
+    `unconfirmed`: those with something before their newest intent, which counts because it is young: what it announces
+    may not be made yet, or never be.
+    """
+
+    entries: dict[str, Entry]
+    unconfirmed: set[str]
+
+
 class OvertakenError(Exception):
     """An object that was listed or named is gone: begin again. `key` is that object's."""
 
@@ -180,12 +192,13 @@ def _belongs(intent: Intent, key: str, partition_by: str | None) -> bool:
     return any(key.startswith(log_prefix(partition)) for partition in partitions)
 
 
-async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]) -> dict[str, Entry]:
+async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]) -> Told:
     """What the log says of each conversation: its newest intent's entry, where that counts; else the document's.
 
-    Deleted ones are among them. A conversation is left out if neither an intent of it counts nor a document is there.
+    A conversation is left out if neither an intent of it counts nor a document is there.
     """
     entries: dict[str, Entry] = {}
+    unconfirmed: set[str] = set()
     doubtful: list[list[Seen]] = []
     for conversation_id, seen in by_id.items():
         newest = _newest(seen)
@@ -195,6 +208,8 @@ async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]
             entries[conversation_id] = answer.entry
         elif len({one.intent.write for one in top}) == 1 and min(one.place.age for one in top) <= STALE:
             entries[conversation_id] = top[0].intent.entry
+            if newest > 1:
+                unconfirmed.add(conversation_id)
         else:
             doubtful.append(seen)
 
@@ -209,7 +224,7 @@ async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]
     async for entry in ordered_map(context.runner, ask, doubtful, context.store.fan_out):
         if entry is not None:
             entries[entry.conversation_id] = entry
-    return entries
+    return Told(entries, unconfirmed)
 
 
 def _newest(seen: list[Seen]) -> int:

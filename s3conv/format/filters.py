@@ -73,6 +73,10 @@ class Filter:
         """The conditions that what is known of a row without decoding it whole can decide."""
         return Filter(tuple(condition for condition in self.conditions if condition.field in _HEADS))
 
+    def of_id(self) -> Filter:
+        """The conditions that no save of a conversation can meet or fail to meet where another one did not."""
+        return Filter(tuple(condition for condition in self.conditions if condition.field == "conversation_id"))
+
     def rules_out(self, conversation_id: str, created: str, updated: str) -> bool:
         """Whether an entry with these fields cannot match; for the filter that `of_heads` gives."""
         head = {"conversation_id": conversation_id, "created_at": created, "updated_at": updated}
