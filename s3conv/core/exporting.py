@@ -152,12 +152,13 @@ async def _candidates(
     """The conversations that may match, each once, in the order of their keys.
 
     Those that the log knows are candidates wherever the log or a row matches: which of them counts, the document says.
-    What is unconfirmed is a candidate whatever the log says, as the document may say what it said before.
+    What is unconfirmed is a candidate whatever the log says, as the document may say what it said before; and what may
+    be spoken for is one whatever its activity is said to be.
     """
     low, high = conditions.key_range(view.partition_by)
     bounded = bool(low or high)
     from_log: set[str] = set()
-    of_id = conditions.of_id()
+    of_id, lasting = conditions.of_id(), conditions.lasting()
     placed = {
         entry.conversation_id
         for entry in view.log.values()
@@ -171,14 +172,15 @@ async def _candidates(
         async for rows in stream:
             for key, revision, _, gone, line in rows:
                 conversation_id = key[2]
-                unconfirmed = conversation_id in view.unconfirmed
+                unconfirmed = conversation_id in view.told.unconfirmed
                 if (line or not unconfirmed) and (gone or (bounded and not _inside(key, low, high))):
                     continue
                 answer: bool | None = True
                 told = view.log.get(conversation_id)
                 if conditions.conditions:
                     entry = decode_row(line, view.context.name(SEGMENTS)) if line else view.log[conversation_id]
-                    answer = (of_id if unconfirmed else conditions).matches(entry)
+                    speaking = conversation_id in view.told.speaking
+                    answer = (of_id if unconfirmed else lasting if speaking else conditions).matches(entry)
                     if answer is False:
                         continue
                 if told is not None:

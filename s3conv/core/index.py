@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from s3conv.core.context import Context
-from s3conv.core.log import LogObject, OvertakenError, list_log, read_intents, settle
+from s3conv.core.log import LogObject, OvertakenError, Told, list_log, read_intents, settle
 from s3conv.core.maintaining import fold_inline
 from s3conv.core.segments import (
     IndexCache,
@@ -73,15 +73,18 @@ class _LoserShown(Exception):
 
 @dataclass(slots=True)
 class View:
-    """The index at one moment: what the log says by conversation id, and the manifest. `unconfirmed`: see `Told`."""
+    """The index at one moment: what the log says, and the manifest."""
 
     context: Context
     cache: IndexCache
-    log: dict[str, Entry]
-    unconfirmed: set[str]
+    told: Told
     now: Manifested
     reader: RowReader
     partition_by: str | None
+
+    @property
+    def log(self) -> dict[str, Entry]:
+        return self.told.entries
 
     def name(self, segment: Segment) -> str:
         return self.context.name(segment.key)
@@ -134,15 +137,14 @@ async def on_view(
         now = await read_manifest(context, cache)
         try:
             told = await settle(context, cache.log, await read_intents(context, cache.log, listed))
-            log, reader = told.entries, RowReader(archive.partition_by)
-            view = View(context, cache, log, told.unconfirmed, now, reader, archive.partition_by)
+            view = View(context, cache, told, now, RowReader(archive.partition_by), archive.partition_by)
             while True:
                 try:
                     result = await use(view)
                     break
                 except _LoserShown as losers:
                     for conversation_id in losers.args:
-                        del log[conversation_id]
+                        del view.log[conversation_id]
         except OvertakenError as gone:
             await check_overtaken(context, now, gone)
             continue
