@@ -3,8 +3,8 @@
 Law: the index says where to look, the document has the last word. A conversation that the log or a row says may match
 is fetched once, at the first of its places in the order of keys; what it says then decides. So a save, a move, a
 delete or maintenance that goes on meanwhile never makes a conversation come twice, nor be missed if it met the
-conditions all the time. Memory holds the log, a few ranges of each run, and a window of documents, whatever the
-archive's size; and 16 bytes for each conversation that was given.
+conditions all the time; and what was announced and is not made rules nothing out. Memory holds the log, a few ranges of
+each run, and a window of documents, whatever the archive's size; and 16 bytes for each conversation that was given.
 
 A reader pins one manifest. Where a segment is gone (collect deletes a day after it was replaced) it begins again with
 the index of today, and passes over what it gave already: going on behind the last key would miss what has moved to a
@@ -152,10 +152,13 @@ async def _candidates(
     """The conversations that may match, each once, in the order of their keys.
 
     Those that the log knows are candidates wherever the log or a row matches: which of them counts, the document says.
+    What is unconfirmed is a candidate whatever the log says, as the document may say what it said before; and what may
+    be spoken for is one whatever its activity is said to be.
     """
     low, high = conditions.key_range(view.partition_by)
     bounded = bool(low or high)
     from_log: set[str] = set()
+    of_id, lasting = conditions.of_id(), conditions.lasting()
     placed = {
         entry.conversation_id
         for entry in view.log.values()
@@ -163,18 +166,21 @@ async def _candidates(
         and conditions.matches(entry) is not False
         and _inside(sort_key(entry, view.partition_by), low, high)
     }
-    runs = [_log_rows(view), *(_run_rows(view, conditions, run) for run in RUNS)]
+    # The log comes last: at equal revisions a row is right, where an intent may have lost.
+    runs = [*(_run_rows(view, conditions, run) for run in RUNS), _log_rows(view)]
     async with aclosing(merged(runs)) as stream:
         async for rows in stream:
             for key, revision, _, gone, line in rows:
                 conversation_id = key[2]
-                if gone or (bounded and not _inside(key, low, high)):
+                unconfirmed = conversation_id in view.told.unconfirmed
+                if (line or not unconfirmed) and (gone or (bounded and not _inside(key, low, high))):
                     continue
                 answer: bool | None = True
                 told = view.log.get(conversation_id)
                 if conditions.conditions:
                     entry = decode_row(line, view.context.name(SEGMENTS)) if line else view.log[conversation_id]
-                    answer = conditions.matches(entry)
+                    speaking = conversation_id in view.told.speaking
+                    answer = (of_id if unconfirmed else lasting if speaking else conditions).matches(entry)
                     if answer is False:
                         continue
                 if told is not None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from s3conv.core.context import Context
-from s3conv.core.log import LogObject, OvertakenError, list_log, read_intents, settle
+from s3conv.core.log import LogObject, OvertakenError, Told, list_log, read_intents, settle
 from s3conv.core.maintaining import fold_inline
 from s3conv.core.segments import (
     IndexCache,
@@ -73,14 +73,18 @@ class _LoserShown(Exception):
 
 @dataclass(slots=True)
 class View:
-    """The index at one moment: what the log says by conversation id, and the manifest."""
+    """The index at one moment: what the log says, and the manifest."""
 
     context: Context
     cache: IndexCache
-    log: dict[str, Entry]
+    told: Told
     now: Manifested
     reader: RowReader
     partition_by: str | None
+
+    @property
+    def log(self) -> dict[str, Entry]:
+        return self.told.entries
 
     def name(self, segment: Segment) -> str:
         return self.context.name(segment.key)
@@ -133,15 +137,15 @@ async def on_view(
         now = await read_manifest(context, cache)
         try:
             by_id = await read_intents(context, cache.log, listed)
-            log = await settle(context, cache.log, by_id)
-            view = View(context, cache, log, now, RowReader(archive.partition_by), archive.partition_by)
+            told = await settle(context, cache.log, by_id)
+            view = View(context, cache, told, now, RowReader(archive.partition_by), archive.partition_by)
             while True:
                 try:
                     result = await use(view)
                     break
                 except _LoserShown as losers:
                     for conversation_id in losers.args:
-                        del log[conversation_id]
+                        del view.log[conversation_id]
         except OvertakenError as gone:
             await check_overtaken(context, now, gone)
             continue

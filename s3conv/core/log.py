@@ -75,6 +75,20 @@ class Seen:
         return speaks(self.intent, self.place.age)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the log says: an entry by conversation id, deleted ones among them.
+
+    `unconfirmed`: those with something before their newest intent, which counts because it is young: what it announces
+    may not be made yet, or never be. `speaking`: those with an intent that may yet speak for saves that follow it: of
+    their activity the document may say more.
+    """
+
+    entries: dict[str, Entry]
+    unconfirmed: set[str]
+    speaking: set[str]
+
+
 class OvertakenError(Exception):
     """An object that was listed or named is gone: begin again. `key` is that object's."""
 
@@ -192,21 +206,25 @@ def _belongs(intent: Intent, key: str, partition_by: str | None) -> bool:
     return any(key.startswith(log_prefix(partition)) for partition in partitions)
 
 
-async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]) -> dict[str, Entry]:
+async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]) -> Told:
     """What the log says of each conversation: its newest intent's entry, where that counts; else the document's.
 
-    Deleted ones are among them. A conversation is left out if neither an intent of it counts nor a document is there.
+    A conversation is left out if neither an intent of it counts nor a document is there.
     """
     entries: dict[str, Entry] = {}
+    unconfirmed: set[str] = set()
+    speaking = {conversation_id for conversation_id, seen in by_id.items() if any(one.speaks for one in seen)}
     doubtful: list[list[Seen]] = []
     for conversation_id, seen in by_id.items():
         newest = _newest(seen)
         top = [one for one in seen if one.intent.entry.revision == newest]
         answer = cache.answers.get((conversation_id, newest))
-        if answer is not None and (answer.final or any(one.speaks for one in seen)):
+        if answer is not None and (answer.final or conversation_id in speaking):
             entries[conversation_id] = answer.entry
         elif len({one.intent.write for one in top}) == 1 and min(one.place.age for one in top) <= STALE:
             entries[conversation_id] = top[0].intent.entry
+            if newest > 1:
+                unconfirmed.add(conversation_id)
         else:
             doubtful.append(seen)
 
@@ -214,14 +232,14 @@ async def settle(context: Context, cache: LogCache, by_id: dict[str, list[Seen]]
         entry = await ask_document(context, [one.intent for one in seen])
         # Behind the intent it is no answer: the intent's writer may yet come.
         if entry is not None and entry.revision >= _newest(seen):
-            final = not any(one.speaks for one in seen)
+            final = entry.conversation_id not in speaking
             cache.answers.put((entry.conversation_id, _newest(seen)), Answer(entry, final))
         return entry
 
     async for entry in ordered_map(context.runner, ask, doubtful, context.store.fan_out):
         if entry is not None:
             entries[entry.conversation_id] = entry
-    return entries
+    return Told(entries, unconfirmed, speaking)
 
 
 def _newest(seen: list[Seen]) -> int:

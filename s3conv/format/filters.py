@@ -33,6 +33,7 @@ _FIELDS: dict[str, Callable[[Entry], Any]] = {
     "size": lambda entry: entry.size,
 }
 _HEADS = frozenset(("conversation_id", "created_at", "updated_at"))
+_ACTIVITY = frozenset(("updated_at", "message_count", "branch_count", "size"))
 _METADATA = "metadata."
 
 
@@ -72,6 +73,14 @@ class Filter:
     def of_heads(self) -> Filter:
         """The conditions that what is known of a row without decoding it whole can decide."""
         return Filter(tuple(condition for condition in self.conditions if condition.field in _HEADS))
+
+    def of_id(self) -> Filter:
+        """The conditions that no save of a conversation can meet or fail to meet where another one did not."""
+        return Filter(tuple(condition for condition in self.conditions if condition.field == "conversation_id"))
+
+    def lasting(self) -> Filter:
+        """The conditions on what an activity leaves as it is; see `s3conv.format.entry.lasting`."""
+        return Filter(tuple(condition for condition in self.conditions if condition.field not in _ACTIVITY))
 
     def rules_out(self, conversation_id: str, created: str, updated: str) -> bool:
         """Whether an entry with these fields cannot match; for the filter that `of_heads` gives."""

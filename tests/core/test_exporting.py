@@ -215,6 +215,46 @@ def test_a_writer_that_lost_or_died_changes_nothing(archive: Archive, store: Scr
     assert ids(archive.export({"metadata.team": "y"})) == []
 
 
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("announced", ["a move", "a change", "a delete"])
+def test_what_is_announced_and_not_made_hides_nothing(announced: str, folded: bool) -> None:
+    archive, store = open_scripted("metadata.user_id")
+    archive.save_many([start("c", user_id="a", team="x"), start("d", 1, user_id="a", team="y")])
+    if folded:
+        archive.maintain()
+    other = Archive(store, NoWait())
+    state = other.load("c")
+    assert state is not None
+    state.metadata["user_id" if announced == "a move" else "team"] = "b"
+    store.fail("put", document_key("c"), RuntimeError("killed"))
+    with pytest.raises(RuntimeError, match="killed"):
+        other.delete("c") if announced == "a delete" else other.save(state)
+    assert archive.list({"metadata.user_id": "a", "metadata.team": "x"}).items == []  # a list believes it for a minute
+    assert sorted(ids(archive.export())) == ["c", "d"]
+    assert ids(archive.export({"metadata.user_id": "a", "metadata.team": "x"})) == ["c"]
+    assert ids(archive.export({"metadata.team": "x", "created_at": {"lte": DAY}})) == ["c"]
+    assert ids(archive.export({"metadata.user_id": "b"})) == []
+    assert ids(archive.export({"metadata.team": "b"})) == []
+    store.reset()
+    assert ids(archive.export({"conversation_id": "d"})) == ["d"]
+    assert fetched(store) == 1  # what is about another id is not opened
+
+
+def test_a_new_save_that_lost_hides_nothing(archive: Archive, store: ScriptedStore) -> None:
+    archive.save(start("c", team="x"))
+    archive.maintain()
+    lost = Intent(entry=entry_of(start("c", team="y"), 1, 100, None), write="aa")
+    run_sync(store.inner.put(intent_key(log_prefix("null"), "c", 1, "aa"), encode_intent(lost)))
+    assert ids(archive.export({"metadata.team": "x"})) == ["c"]
+
+
+def test_a_filter_opens_no_new_conversation_that_does_not_meet_it(archive: Archive, store: ScriptedStore) -> None:
+    archive.save_many([start("a", team="x"), start("b", team="y")])
+    store.reset()
+    assert ids(archive.export({"metadata.team": "x"})) == ["a"]
+    assert fetched(store) == 1
+
+
 def overtake(archive: Archive, store: ScriptedStore, meanwhile: Callable[[], object]) -> None:
     """A day of maintenance: what the manifest named until now is replaced and gone."""
     meanwhile()

@@ -387,6 +387,28 @@ def test_fold_waits_with_all_intents_of_a_conversation_that_one_speaks_for(
     assert archive.list().items == []
 
 
+@pytest.mark.parametrize("later", [1.0, 55.0, 100.0])
+@pytest.mark.parametrize("field", ["updated_at", "message_count", "branch_count", "size"])
+def test_an_export_by_activity_asks_the_document(
+    archive: Archive, store: ScriptedStore, clocks: Clocks, field: str, later: float
+) -> None:
+    state = start()
+    archive.save(state)
+    before = archive.list().items[0]
+    for text in ("one", "two"):
+        state.add_message("user", text, parent="")
+    archive.save(state)
+    clocks.advance(later)
+    other = opened(store, clocks)
+    more = {"gt": {"updated_at": before.updated_at}.get(field, getattr(before, field))}
+    for _ in range(2):  # also when it has been asked before
+        assert [found.conversation_id for found in other.export({field: more})] == ["c"]
+        assert list(other.export({field: {"lte": more["gt"]}})) == []
+    store.reset()
+    assert list(other.export({field: more, "metadata.user_id": "bob"})) == []
+    assert "conversations/" not in str(store.log)
+
+
 # --- hostile input ---------------------------------------------------------------------------------------------------
 
 

@@ -268,7 +268,7 @@ def two_of_one_revision_believed() -> AbstractContextManager[Any]:
     """Of two intents of one revision the first counts, whatever the document says."""
     settle = log.settle
 
-    async def believe(context: Context, cache: Any, by_id: dict[str, list[Seen]]) -> dict[str, Entry]:
+    async def believe(context: Context, cache: Any, by_id: dict[str, list[Seen]]) -> log.Told:
         firsts = {}
         for conversation_id, seen in by_id.items():
             newest = max(one.intent.entry.revision for one in seen)
