@@ -52,7 +52,7 @@ async def list_page(
         if type(value) is not int or value < least:
             raise InvalidInputError(f"{name}: expected a whole number of at least {least}, found {value!r}")
     hashed = list_hash(conditions, sorting)
-    cursor = parse_cursor(after, hashed) if after is not None else None
+    cursor = parse_cursor(after, hashed, sorting) if after is not None else None
     wanted = _Wanted(context, conditions, sorting, cursor, offset + limit + 1)
     placed = await on_view(context, cache, conditions, consistency, wanted.select)
     shown = placed[offset : offset + limit]

@@ -16,7 +16,7 @@ from typing import Any
 
 from s3conv.errors import CorruptError, InvalidInputError
 from s3conv.format.codec import from_json, to_json
-from s3conv.format.entry import MISSING, Entry, index_time, lookup, read_index_time
+from s3conv.format.entry import MISSING, Entry, index_time, is_index_time, lookup, read_index_time
 
 Where = Mapping[str, Any]
 """Conditions by field: a plain value (equals), or operators with their operands, `{"gte": 3, "lt": 9}`."""
@@ -364,8 +364,13 @@ def _plain(operand: Any, *, any_order: bool = False) -> str:
     return to_json(operand, "the filter").decode()
 
 
-def parse_cursor(text: str, expected_hash: str) -> Cursor:
+def parse_cursor(text: str, expected_hash: str, order: Order) -> Cursor:
     """Read a cursor.
+
+    Args:
+        text: what the caller handed back.
+        expected_hash: of the list that is to go on.
+        order: of that list.
 
     Raises:
         InvalidInputError: it is none, or that of another filter or order.
@@ -375,12 +380,19 @@ def parse_cursor(text: str, expected_hash: str) -> Cursor:
     except (binascii.Error, ValueError, TypeError, AttributeError, CorruptError):
         value = None
     match value:
-        case [str(found), int(rank), position, str(conversation_id)] if _ABSENT <= rank <= _OTHER and (
-            position == 0 if rank in (_ABSENT, _NULL) else _rank(position) == min(rank, _TEXT)
-        ):
+        case [str(found), int(rank), position, str(conversation_id)] if _can_be(rank, position):
             if found != expected_hash:
                 raise InvalidInputError(
                     "after: this cursor is of a list with another filter or order: use the same, or none"
                 )
-            return Cursor(found, (rank, position), conversation_id)
+            # A list by time begins where the cursor says: it has to be one.
+            if order.field not in _TIMES or (rank == _TEXT and is_index_time(position)):
+                return Cursor(found, (rank, position), conversation_id)
     raise InvalidInputError(f"after: expected a cursor from an earlier page, found {str(text)[:60]!r}")
+
+
+def _can_be(rank: int, position: Any) -> bool:
+    """Whether a value can have this place in an order."""
+    if rank in (_ABSENT, _NULL):
+        return bool(position == 0)
+    return _ABSENT <= rank <= _OTHER and _rank(position) == min(rank, _TEXT)

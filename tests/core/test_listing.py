@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from s3conv import (
     AccessDeniedError,
@@ -20,7 +25,7 @@ from s3conv import (
 from s3conv.bridge import run_sync
 from s3conv.core import index
 from s3conv.format.document import NOTHING
-from s3conv.format.entry import Intent, encode_intent, entry_of
+from s3conv.format.entry import Intent, encode_intent, entry_of, index_time
 from s3conv.format.keys import intent_key, log_prefix
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
@@ -219,12 +224,42 @@ def test_a_cursor_belongs_to_its_filter_and_order(archive: Archive) -> None:
         archive.list(after="nonsense")
 
 
+MEDDLED = st.text(st.sampled_from("0123456789-:.TZ24\u0662"), max_size=28) | st.builds(
+    lambda at, one: f"{index_time(DAY)[:at]}{one}{index_time(DAY)[at + 1 :]}",
+    st.integers(0, 27),
+    st.characters(codec="utf-8"),
+)
+
+
+@pytest.mark.parametrize("order", ["-updated_at", "updated_at", "-created_at", "metadata.user_id", "-size"])
+def test_a_cursor_that_was_meddled_with_is_refused_or_gives_a_page(order: str) -> None:
+    archive, _ = open_scripted("metadata.user_id")
+    for name in "abc":
+        archive.save(start(name, user_id="alice"))
+    archive.maintain()
+    where = {"metadata.user_id": "alice"}
+    cursor = archive.list(where, order, limit=1).next or ""
+    found = json.loads(base64.urlsafe_b64decode(cursor + "=="))[0]
+
+    @given(st.integers(0, 5), MEDDLED | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none())
+    @example(4, "abc")
+    @example(4, "0000-01-01T00:00:00.000000Z")
+    @example(0, 0)
+    @example(3, 5)
+    def meddle(rank: int, position: object) -> None:
+        forged = base64.urlsafe_b64encode(json.dumps([found, rank, position, "b"]).encode()).decode()
+        with suppress(InvalidInputError):
+            assert len(archive.list(where, order, limit=2, after=forged.rstrip("=")).items) <= 2
+
+    meddle()
+
+
 def test_times_compare_as_instants_however_they_are_given(archive: Archive) -> None:
     archive.save_many([start("before", 0), start("at", 1), start("after", 2)])
     noon = DAY + timedelta(days=1)
-    for given in (noon, noon.replace(tzinfo=None), noon.isoformat(), "2025-03-02T02:00:00+02:00"):
-        assert ids(archive, where={"updated_at": {"gte": given}}, order="updated_at") == ["at", "after"]
-        assert ids(archive, where={"created_at": given}) == ["at"]
+    for time in (noon, noon.replace(tzinfo=None), noon.isoformat(), "2025-03-02T02:00:00+02:00"):
+        assert ids(archive, where={"updated_at": {"gte": time}}, order="updated_at") == ["at", "after"]
+        assert ids(archive, where={"created_at": time}) == ["at"]
 
 
 def test_metadata_keys_match_exactly_first_and_then_as_a_path(archive: Archive) -> None:
