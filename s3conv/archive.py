@@ -137,7 +137,7 @@ class Archive(_Opened):
         The store is tried first: one that ignores or races conditional writes is refused, because it loses updates.
 
         Args:
-            url: as for `open`. An archive may not lie inside another one.
+            url: as for `open`. An archive may not lie inside another one, nor around one, which is not looked for.
             partition_by: the metadata that most lists fix, such as "metadata.user_id"; it cannot be changed later.
             exist_ok: open the archive that is there already, if it has the same `partition_by`, or none is asked for.
             timeout: seconds that this may take; see the class.
