@@ -1,4 +1,4 @@
-"""Save, save many, edit, delete: what to write, and what to do when somebody else wrote first.
+"""Save, save many, delete: what to write, and what to do when somebody else wrote first.
 
 Law: a save reads aloud: encode the document, derive the entry, announce it, commit it, note it on the state. How a
 single write is made certain is the business of `commit.py`.
