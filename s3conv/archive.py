@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from os import PathLike
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -27,6 +28,7 @@ from s3conv.core.segments import IndexCache
 from s3conv.core.stats import Stats
 from s3conv.core.verifying import Progress
 from s3conv.core.window import check_window
+from s3conv.errors import InvalidInputError
 from s3conv.format.document import Document
 from s3conv.format.entry import Entry
 from s3conv.format.filters import DEFAULT_ORDER, Where
@@ -111,7 +113,7 @@ class Archive(_Opened):
         Raises:
             InvalidInputError: the URL or an option cannot be used.
         """
-        store = open_store(url, **options) if isinstance(url, str) else url
+        store = open_store(url, **options) if isinstance(url, str) else _check_store(url)
         return cls(
             store,
             _sync_runner(store),
@@ -138,7 +140,7 @@ class Archive(_Opened):
         The store is tried first: one that ignores or races conditional writes is refused, because it loses updates.
 
         Args:
-            url: as for `open`. An archive may not lie inside another one.
+            url: as for `open`. An archive may not lie inside another one, nor around one, which is not looked for.
             partition_by: the metadata that most lists fix, such as "metadata.user_id"; it cannot be changed later.
             exist_ok: open the archive that is there already, if it has the same `partition_by`, or none is asked for.
             timeout: seconds that this may take; see the class.
@@ -448,7 +450,7 @@ class AsyncArchive(_Opened):
         **options: Unpack[StoreOptions],
     ) -> Self:
         """As `Archive.open`; `client` and `session` are those of aioboto3. Not awaited."""
-        store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else url
+        store = open_store(url, asynchronous=True, **options) if isinstance(url, str) else _check_store(url)
         runner = InlineTaskRunner() if store.fan_out == 1 else TaskRunner()
         return cls(
             store, runner, auto_maintain=auto_maintain, activity_window=activity_window, on_operation=on_operation
@@ -617,6 +619,14 @@ class AsyncArchive(_Opened):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _check_store(store: ObjectStore) -> ObjectStore:
+    if isinstance(store, PathLike):
+        raise InvalidInputError(f"{str(store)!r} is a path: expected a URL, which path.absolute().as_uri() gives")
+    if not hasattr(store, "fan_out"):
+        raise InvalidInputError(f"url is {type(store).__name__}: expected a URL as a string, or an ObjectStore")
+    return store
 
 
 def _sync_runner(store: ObjectStore) -> Runner:

@@ -346,3 +346,32 @@ def test_every_error_of_the_package_is_a_storage_error() -> None:
         for name, thing in vars(module).items():
             if inspect.isclass(thing) and issubclass(thing, Exception):
                 assert issubclass(thing, StorageError), name
+
+
+async def _no_state() -> ConversationState:
+    return ConversationState.start("c", system="x")
+
+
+WRONG: list[tuple[str, Callable[[Any], object]]] = [
+    (r"a ConversationState, found dict: .*from_dict", lambda archive: archive.save({})),
+    (r"a ConversationState, found NoneType", lambda archive: archive.save(None)),
+    (r"a ConversationState, found str", lambda archive: archive.save_many([ConversationState.start("c"), "c"])),
+    (r"found ConversationState: save takes one", lambda archive: archive.save_many(ConversationState.start("c"))),
+    (r"a ConversationState, found coroutine", lambda archive: archive.edit("c", _no_state).__enter__()),
+    (r"conversation_ids is the string 'conv-1'", lambda archive: list(archive.load_many("conv-1"))),
+    (r"skip is str: expected a set of ids", lambda archive: list(archive.export(skip="conv-10"))),
+    (r"skip is list_iterator", lambda archive: list(archive.export(skip=iter(["conv-10"])))),
+    (r"timeout 'x': expected seconds", lambda archive: archive.load("c", timeout="x")),
+    (r"timeout '1': expected seconds", lambda archive: list(archive.export(timeout="1"))),
+    (r"'/folder' is a path: expected a URL", lambda _: Archive.open(Path("/folder"))),  # type: ignore[arg-type]
+    (r"url is int: expected a URL", lambda _: AsyncArchive.open(7)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize(("said", "use"), WRONG, ids=[said for said, _ in WRONG])
+def test_what_is_of_the_wrong_kind_is_refused_by_a_sentence(said: str, use: Callable[[Any], object]) -> None:
+    with Archive.create("memory://") as archive:
+        with pytest.raises(InvalidInputError, match=said):
+            use(archive)
+        assert archive.count() == 0

@@ -46,8 +46,7 @@ def called(context: Context, name: str, timeout: Seconds) -> Generator[Context]:
     if not _is_asked(context, timeout):
         yield context
         return
-    if timeout is not None and not callable(timeout) and not timeout > 0:
-        raise InvalidInputError(f"timeout {timeout!r}: expected seconds, more than 0, or None")
+    _check_timeout(timeout)
     call = Call(name, context.store.url, timeout, NOT_DONE.get(name, "nothing was changed"), context.monotonic)
     error: str | None = None
     try:
@@ -86,6 +85,11 @@ def paused(context: Context) -> Generator[None]:
         yield
     finally:
         context.call.go_on()
+
+
+def _check_timeout(timeout: object) -> None:
+    if not (timeout is None or callable(timeout) or (isinstance(timeout, int | float) and timeout > 0)):
+        raise InvalidInputError(f"timeout {timeout!r}: expected seconds, more than 0, or None")
 
 
 def _is_asked(context: Context, timeout: Seconds) -> bool:

@@ -1,8 +1,8 @@
 """`Context`: what every operation is given. The store, the runner, a clock, a source of ids, and the descriptor.
 
 Law: nothing else of the core keeps anything between two calls, but for what a state carries (`known.py`) and the
-caches of the index (`index.py`). A context is that of one call where the call is counted or limited; what outlasts it
-is in `kept`, which all contexts of one open archive share.
+caches of the index (`segments.py`). A context is that of one call where the call is counted or limited; what outlasts
+it is in `kept`, which all contexts of one open archive share.
 """
 
 from __future__ import annotations

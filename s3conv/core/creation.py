@@ -44,8 +44,8 @@ async def create(context: Context, racing: Runner, partition_by: str | None, exi
         return
     if around := await context.store.enclosing(DESCRIPTOR):
         raise InvalidInputError(
-            f"{context.store.url} lies inside the archive {around[0]}: an archive may not lie in another; "
-            "choose another URL"
+            f"{context.store.url} lies inside the archive {around[0]}: an archive may not lie in another; choose "
+            f"another URL, or, if that one was made by mistake and is empty, delete its {DESCRIPTOR} and {MANIFEST}"
         )
     await probe(context, racing)
     if not await _write_manifest(context):

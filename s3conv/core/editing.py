@@ -9,7 +9,7 @@ from s3conv.core.commit import SUPERSEDED, look
 from s3conv.core.context import Context
 from s3conv.core.known import Known, recall, remember
 from s3conv.core.loading import load, state_of
-from s3conv.core.saving import rebased, save
+from s3conv.core.saving import check_state, rebased, save
 from s3conv.errors import ConflictError, InvalidInputError, NotFoundError
 from s3conv.format.codec import to_json
 from s3conv.format.document import decode_document, state_to_stored
@@ -47,6 +47,7 @@ async def begin(
             f"there is no conversation {conversation_id!r} in {context.store.url}: check the id, or pass create="
         )
     state = create() if callable(create) else create
+    check_state(state)
     if state.conversation_id != conversation_id:
         raise InvalidInputError(
             f"edit of conversation {conversation_id!r}: create gave a state with the id {state.conversation_id!r}"

@@ -26,7 +26,14 @@ from s3conv.core.loading import state_of
 from s3conv.core.log import OvertakenError, entry_of_document
 from s3conv.core.merging import Rows, merged
 from s3conv.core.segments import IndexCache, check_overtaken, fences_of, pieces_of, texts_of
-from s3conv.errors import CorruptError, SchemaVersionError, StorageError, UnavailableError, UnsupportedFormatError
+from s3conv.errors import (
+    CorruptError,
+    InvalidInputError,
+    SchemaVersionError,
+    StorageError,
+    UnavailableError,
+    UnsupportedFormatError,
+)
 from s3conv.format.document import Document, decode_document
 from s3conv.format.entry import SortKey, sort_key
 from s3conv.format.filters import Filter, Where, parse_where
@@ -66,6 +73,8 @@ async def export(
 ) -> AsyncGenerator[Document, None]:
     """See `Archive.export`."""
     conditions = parse_where(where)
+    if isinstance(skip, str) or not isinstance(skip, Container):
+        raise InvalidInputError(f"skip is {type(skip).__name__}: expected a set of ids")
     archive = await context.descriptor()
     given = SeenIds()
     root = context.name("")

@@ -147,7 +147,7 @@ class _Version:
 
 def nothing_known(archive: Descriptor, conversation_id: str) -> Known:
     """What is known of a new state."""
-    return Known(archive.nonce, conversation_id, NOTHING, "", "", "", b"")
+    return Known(archive.nonce, conversation_id, stamp=NOTHING, etag="", partition="", created="", body=b"")
 
 
 def known_of(
@@ -155,8 +155,18 @@ def known_of(
 ) -> Known:
     """What is known of a document with this entry that was written, when our clock was at `wall`."""
     partition, created, conversation_id = sort_key(entry, archive.partition_by)
-    etag, date = written.etag, written.date
-    return Known(archive.nonce, conversation_id, stamp, etag, partition, created, body, date, wall, lasting)
+    return Known(
+        archive.nonce,
+        conversation_id,
+        stamp=stamp,
+        etag=written.etag,
+        partition=partition,
+        created=created,
+        body=body,
+        date=written.date,
+        wall=wall,
+        lasting=lasting,
+    )
 
 
 def known_of_document(
@@ -173,16 +183,16 @@ def known_of_document(
     return Known(
         archive.nonce,
         document.conversation_id,
-        document.stamp,
-        etag,
-        partition,
-        created,
-        body,
-        date,
-        wall,
-        document.lasting() if document.stamp.speaks_until else "",
-        attempts,
-        document.deleted,
+        stamp=document.stamp,
+        etag=etag,
+        partition=partition,
+        created=created,
+        body=body,
+        date=date,
+        wall=wall,
+        lasting=document.lasting() if document.stamp.speaks_until else "",
+        attempts=attempts,
+        deleted=document.deleted,
     )
 
 

@@ -26,6 +26,8 @@ async def load_many(
     context: Context, conversation_ids: Iterable[str]
 ) -> AsyncGenerator[ConversationState | None, None]:
     """Fetch many conversations, in the order of their ids; see `Archive.load_many`."""
+    if isinstance(conversation_ids, str):
+        raise InvalidInputError(f"conversation_ids is the string {conversation_ids[:60]!r}: expected a list of ids")
     await context.descriptor()
 
     async def load_one(conversation_id: str) -> ConversationState | None:

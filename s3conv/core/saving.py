@@ -1,4 +1,4 @@
-"""Save, save many, edit, delete: what to write, and what to do when somebody else wrote first.
+"""Save, save many, delete: what to write, and what to do when somebody else wrote first.
 
 Law: a save reads aloud: encode the document, derive the entry, announce it, commit it, note it on the state. How a
 single write is made certain is the business of `commit.py`.
@@ -58,6 +58,7 @@ REBASES = 40
 async def save(context: Context, state: ConversationState, on_conflict: OnConflict = "raise") -> Entry:
     """Write a conversation; see `Archive.save`."""
     _check_on_conflict(on_conflict)
+    check_state(state)
     known = await _known(context, state)
     key = document_key(state.conversation_id)
     async with Contention(context, key) as contention:
@@ -67,6 +68,15 @@ async def save(context: Context, state: ConversationState, on_conflict: OnConfli
             if found.etag != known.etag:
                 known = await rebased(context, state, known, found, on_conflict)
         return await _save_on(context, state, known, on_conflict, contention)
+
+
+def check_state(state: object) -> None:
+    """Raise `InvalidInputError` if it is no state that can be saved."""
+    if not isinstance(state, ConversationState):
+        raise InvalidInputError(
+            f"what is saved is a ConversationState, found {type(state).__name__}: make one with "
+            "ConversationState.from_dict, or save through S3ConversationStorage"
+        )
 
 
 async def _known(context: Context, state: ConversationState) -> Known:
@@ -239,11 +249,14 @@ async def save_many(
 ) -> list[Entry]:
     """Write many conversations; see `Archive.save_many`."""
     _check_on_conflict(on_conflict)
+    if not isinstance(states, Iterable):
+        raise InvalidInputError(f"what save_many takes is many states, found {type(states).__name__}: save takes one")
     states = list(states)
     archive = await context.descriptor()
     seen: set[str] = set()
     prefixes = []
     for state in states:
+        check_state(state)
         if check_id(state.conversation_id) in seen:
             raise InvalidInputError(f"conversation {state.conversation_id!r} is given twice; nothing was written")
         seen.add(state.conversation_id)

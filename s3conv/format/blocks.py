@@ -27,7 +27,7 @@ import zstandard
 from s3conv.errors import CorruptError
 from s3conv.format.codec import LEVEL, compress, decompress, to_json
 from s3conv.format.entry import SortKey
-from s3conv.format.support import FORMAT, check_format
+from s3conv.format.support import FORMAT, read_kind
 
 BLOCK = 64 * 1024
 """Bytes of text after which a block ends (DESIGN.md, section 3)."""
@@ -110,13 +110,6 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             )
 
 
-class _Head(msgspec.Struct):
-    format: int | str | None = None
-    kind: int | str | None = None
-    requires: list[str] = []
-
-
-_head_decoder = msgspec.json.Decoder(_Head)
 _fence_decoder = msgspec.json.Decoder(Fence)
 
 
@@ -236,8 +229,7 @@ def decode_fence(body: bytes, rows: int, end: int, what: str) -> Fence:
         raise CorruptError(f"the fence of {what} is not where it is expected ({len(body):,} bytes from {end:,} on)")
     raw = decompress(body[_HEAD.size :], f"the fence of {what}")
     try:
-        head = _head_decoder.decode(raw)
-        check_format(msgspec.structs.asdict(head), ("fence",), f"the fence of {what}")
+        read_kind(raw, ("fence",), f"the fence of {what}")
         fence = _fence_decoder.decode(raw)
         fence.check(rows, end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -16,7 +16,7 @@ import msgspec
 from s3conv.errors import CorruptError, InvalidInputError
 from s3conv.format.codec import MAX_DEPTH, compress, decompress, from_json, to_json
 from s3conv.format.keys import check_id
-from s3conv.format.support import FORMAT, check_format
+from s3conv.format.support import FORMAT, read_kind
 from s3conv.model.message import as_utc
 from s3conv.model.state import ConversationState
 
@@ -110,13 +110,6 @@ class _BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     intents: list[Intent]
 
 
-class _Head(msgspec.Struct):
-    format: int | str | None = None
-    kind: int | str | None = None
-    requires: list[str] = []
-
-
-_head_decoder = msgspec.json.Decoder(_Head)
 _TIME_MARKS = tuple("--T::.Z")
 
 _intent_decoder = msgspec.json.Decoder(_IntentObject)
@@ -289,11 +282,9 @@ def decode_log_object(body: bytes, what: str) -> list[Intent]:
     """
     raw = decompress(body, what, MAX_LOG_OBJECT)
     try:
-        # Straight into what is expected: as plain values, 20 KB of brackets would become gigabytes.
-        head = _head_decoder.decode(raw)
+        kind = read_kind(raw, ("intent", "batch"), what)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptError(f"{what} is not JSON of a log object: {error}") from None
-    kind = check_format(msgspec.structs.asdict(head), ("intent", "batch"), what)
     try:
         intents = [_intent_decoder.decode(raw)] if kind == "intent" else _batch_decoder.decode(raw).intents
         for intent in intents:

@@ -16,7 +16,7 @@ from s3conv.format.blocks import Fence
 from s3conv.format.codec import to_json
 from s3conv.format.entry import SortKey, index_time, read_index_time
 from s3conv.format.keys import RECENT, SEGMENTS, is_ulid
-from s3conv.format.support import FORMAT, check_format
+from s3conv.format.support import FORMAT, read_kind
 
 REPAIR = "no conversation is lost: run `s3conv verify --repair`"
 
@@ -110,16 +110,9 @@ class _ManifestObject(Manifest, frozen=True, kw_only=True):
     requires: list[str] = []
 
 
-class _Head(msgspec.Struct):
-    format: int | str | None = None
-    kind: int | str | None = None
-    requires: list[str] = []
-
-
 _SEAL = b',"sha256":"%s"}'
 _SEAL_LENGTH = len(_SEAL) - 2 + 64
 
-_head_decoder = msgspec.json.Decoder(_Head)
 _manifest_decoder = msgspec.json.Decoder(_ManifestObject)
 
 
@@ -131,8 +124,7 @@ def decode_manifest(body: bytes, what: str) -> Manifest:
         UnsupportedFormatError: it is of a format, or requires a feature, that this version does not know.
     """
     try:
-        head = _head_decoder.decode(body)
-        check_format(msgspec.structs.asdict(head), ("manifest",), what)
+        read_kind(body, ("manifest",), what)
         text = body[:-_SEAL_LENGTH]
         if body[-_SEAL_LENGTH:] != _SEAL % hashlib.sha256(text).hexdigest().encode():
             raise ValueError("its sha256 is not that of its content")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
 from s3conv.errors import CorruptError, UnsupportedFormatError
 from s3conv.model.schema import shown
 
@@ -13,6 +15,27 @@ FORMAT = 1
 
 FEATURES: frozenset[str] = frozenset()
 """What an object may name in `requires` and still be read."""
+
+
+class _Head(msgspec.Struct):
+    format: int | str | None = None
+    kind: int | str | None = None
+    requires: list[str] = []
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
+
+
+def read_kind(raw: bytes, kinds: Collection[str], what: str) -> str:
+    """The kind of a top-level JSON object, as `check_format`, read from its text.
+
+    Straight from there: as plain values, 20 KB of brackets would become gigabytes.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is no JSON object with a format and a kind.
+        CorruptError, UnsupportedFormatError: as `check_format`.
+    """
+    return check_format(msgspec.structs.asdict(_head_decoder.decode(raw)), kinds, what)
 
 
 def check_format(value: Any, kinds: Collection[str], what: str) -> str:

@@ -112,9 +112,9 @@ class LLMMessage:
         role: "system", "user", "assistant", "tool" or "function"; other roles are kept as they are.
         content: a text, a list of parts, or None (as in an assistant message that only calls tools).
         name: of the function or tool, or of the participant.
-        tool_calls: the calls that an assistant message makes, as the provider wrote them.
-        function_call: the same in the older, single form.
         tool_call_id: which call a tool message answers.
+        function_call: what `tool_calls` is, in the older, single form.
+        tool_calls: the calls that an assistant message makes, as the provider wrote them.
         metadata: anything else, JSON values only.
         extra: fields that this version of s3conv does not know; they survive load and save.
     """
@@ -122,9 +122,9 @@ class LLMMessage:
     role: str
     content: Content = None
     name: str | None = None
-    tool_calls: list[Any] | None = None
-    function_call: dict[str, Any] | None = None
     tool_call_id: str | None = None
+    function_call: dict[str, Any] | None = None
+    tool_calls: list[Any] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True)
     _source: Source | None = field(default=None, repr=False, compare=False, kw_only=True)

@@ -14,7 +14,17 @@ from typing import Any, Literal
 
 from s3conv.errors import InvalidInputError
 from s3conv.model.joining import find_root, grow_tree, read_edges, read_ids, read_list
-from s3conv.model.message import Content, ConversationNode, LLMMessage, Source, add_extra, read_time, typed, utcnow
+from s3conv.model.message import (
+    Content,
+    ConversationNode,
+    LLMMessage,
+    Source,
+    add_extra,
+    as_utc,
+    read_time,
+    typed,
+    utcnow,
+)
 from s3conv.model.schema import SCHEMA_VERSION, migrate, shown
 from s3conv.model.tree import Tree, calculate_node_id, get_node_by_id
 
@@ -131,8 +141,17 @@ class ConversationState:
 
     def get_current_messages(self) -> list[LLMMessage]:
         """The messages from the root to the current node: what a model is sent."""
+        return [node.message for node in self.get_current_nodes()]
+
+    def get_current_nodes(self) -> list[ConversationNode]:
+        """The nodes from the root to the current one."""
         node = self.get_current_node()
-        return [step.data.message for step in node.get_path()] if node is not None else []
+        return [step.data for step in node.get_path()] if node is not None else []
+
+    def get_all_nodes(self) -> list[ConversationNode]:
+        """The nodes of all branches, oldest first; a naive timestamp is read as UTC."""
+        nodes = [place.data for place in self._tree.walk("bfs")] if self._tree is not None else []
+        return sorted(nodes, key=lambda node: as_utc(node.timestamp))
 
     def add_message(
         self,
@@ -173,7 +192,7 @@ class ConversationState:
         place = None if self._tree is None and parent is None else self._place_of(parent)
         now = utcnow()
         node = ConversationNode(
-            LLMMessage(role, content, name, tool_calls, function_call, tool_call_id),
+            LLMMessage(role, content, name, tool_call_id, function_call, tool_calls),
             timestamp=timestamp if timestamp is not None else now,
             prompt_name=prompt_name,
             branch_name=branch_name,
@@ -235,6 +254,16 @@ class ConversationState:
             "edges": edges,
             **self.current_field("current_node_id", self.current_node_id),
             **fields,
+        }
+
+    def to_export_dict(self) -> dict[str, Any]:
+        """The messages of all branches in one list, oldest first, as dataknobs gives them to logs and interfaces."""
+        messages = [node.to_dict() for node in self.get_all_nodes()]
+        return {
+            "conversation_id": self.conversation_id,
+            "metadata": self.metadata,
+            "messages": messages,
+            "message_count": len(messages),
         }
 
     def current_field(self, name: str, value: object) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from s3conv import (
     UnavailableError,
     UnsafeStoreError,
 )
+from s3conv.bridge import run_sync
 from s3conv.format.manifest import Manifest
 from s3conv.store import Contended, PreconditionFailed, open_store
 from tests.core.stores import Liar, ScriptedStore
@@ -124,8 +125,6 @@ def test_what_is_left_of_an_archive_is_not_taken_for_an_empty_place() -> None:
     archive = Archive.create(space)
     archive.close()
     objects = space._space.objects  # type: ignore[attr-defined]  # a MemoryStore's
-    from s3conv.bridge import run_sync
-
     run_sync(space.delete(["s3conv.json"]))
     run_sync(space.put("index/manifest.json", left.encode()))
     with pytest.raises(InvalidInputError, match="what is left of an archive"):
@@ -137,6 +136,17 @@ def test_an_archive_may_not_lie_in_another() -> None:
     Archive.create("memory://outer-of-nested")
     with pytest.raises(InvalidInputError, match="lies inside the archive memory://outer-of-nested"):
         Archive.create("memory://outer-of-nested/inner")
+
+
+def test_an_archive_that_was_made_around_others_by_mistake_can_be_taken_away() -> None:
+    inner = Archive.create("memory://around/inner")
+    inner.save(ConversationState.start("c", system="x"))
+    Archive.create("memory://around")
+    with pytest.raises(InvalidInputError, match=r"delete its s3conv\.json and index/manifest\.json"):
+        Archive.create("memory://around/other")
+    run_sync(open_store("memory://around").delete(["s3conv.json", "index/manifest.json"]))
+    assert Archive.create("memory://around/other").count() == 0
+    assert inner.verify().differences == []
 
 
 @pytest.mark.parametrize("partition_by", ["user_id", "metadata.", "updated_at", ""])

@@ -133,10 +133,33 @@ def test_adding_keeps_everything_that_is_given() -> None:
         timestamp=time,
         idempotency_key="k",
     )
-    assert node.message == LLMMessage("assistant", None, "n", [{"id": "1"}], {"name": "f"}, "t")
+    assert node.message == LLMMessage("assistant", None, "n", "t", {"name": "f"}, [{"id": "1"}])
     assert (node.prompt_name, node.branch_name, node.timestamp) == ("p", "b", time)
     assert node.metadata == {"model": "m", "idempotency_key": "k"}
     assert metadata == {"model": "m"}
+
+
+def test_arguments_come_in_the_order_of_dataknobs() -> None:
+    calls, call = [{"id": "1"}], {"name": "f"}
+    message = LLMMessage("tool", "x", "n", "t", call, calls, {"m": 1})
+    assert (message.tool_call_id, message.function_call, message.tool_calls) == ("t", call, calls)
+    assert message.metadata == {"m": 1}
+
+
+def test_nodes_are_given_by_place_and_by_time() -> None:
+    state = ConversationState.start("c", metadata={"m": 1})
+    days = [datetime(2025, 1, 1), datetime(2025, 1, 4, tzinfo=UTC), datetime(2025, 1, 3), datetime(2025, 1, 2)]
+    for number, (day, parent) in enumerate(zip(days, (None, "", "0", ""), strict=True)):
+        state.add_message("user", str(number), timestamp=day, parent=parent)
+    assert [node.message.content for node in state.get_current_nodes()] == ["0", "3"]
+    assert [node.message.content for node in state.get_all_nodes()] == ["0", "3", "2", "1"]
+    assert state.to_export_dict() == {
+        "conversation_id": "c",
+        "metadata": {"m": 1},
+        "messages": [node.to_dict() for node in state.get_all_nodes()],
+        "message_count": 4,
+    }
+    assert ConversationState("empty").get_all_nodes() == ConversationState("empty").get_current_nodes() == []
 
 
 def test_adding_sets_updated_at_even_for_a_message_of_long_ago() -> None:
