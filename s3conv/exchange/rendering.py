@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.exchange import openai
 from s3conv.exchange.chats import Chat
 from s3conv.exchange.values import parse
 from s3conv.format.codec import to_json
@@ -32,7 +33,8 @@ def openai_line(chat: Chat, left_out: LeftOut) -> bytes | None:
         chat: a linear conversation.
         left_out: counts parts and messages that are left out.
     """
-    messages = [message for node in chat.nodes if (message := _openai_message(node, left_out)) is not None]
+    weighted = chat.metadata.get("source_format") == openai.NAME  # ChatGPT's messages have weights that mean others
+    messages = [message for node in chat.nodes if (message := _openai_message(node, weighted, left_out)) is not None]
     if not messages:
         left_out["conversations without a message"] += 1
         return None
@@ -46,7 +48,7 @@ def openai_line(chat: Chat, left_out: LeftOut) -> bytes | None:
     return _line(row, chat)
 
 
-def _openai_message(node: dict[str, Any], left_out: LeftOut) -> dict[str, Any] | None:
+def _openai_message(node: dict[str, Any], weighted: bool, left_out: LeftOut) -> dict[str, Any] | None:
     message = node["message"]
     content = message.get("content")
     written: dict[str, Any] = {"role": message["role"]}
@@ -59,6 +61,10 @@ def _openai_message(node: dict[str, Any], left_out: LeftOut) -> dict[str, Any] |
     for name in _OPENAI_FIELDS:
         if message.get(name) is not None:
             written[name] = message[name]
+    source = (node.get("metadata") or {}).get("source") if weighted else None
+    weight = source.get("weight") if isinstance(source, dict) else None
+    if type(weight) is int and weight in (0, 1):
+        written["weight"] = weight
     return written
 
 
