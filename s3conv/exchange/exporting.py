@@ -232,6 +232,7 @@ class _Run:
         self.conversations += 1
         self.checkpoint.fresh += digest_of(document.conversation_id)[:DIGEST]
         self.reached = self.conversations, self.rows, writer.size
+        self.checkpoint.redacted, self.checkpoint.left_out = self.reader.redaction.found, dict(self.reader.left_out)
         self.progress(1, writer.size + writer.beside - before)
         if self.saves_midway:
             if time.monotonic() - self.saved > CHECKPOINT_EVERY:
@@ -364,6 +365,8 @@ def _begin(
         raise
     output.take_over([name] if name is not None else [_shard_name(checkpoint, form), MANIFEST])
     begun = checkpoint.begun.conversations if checkpoint.begun else 0
+    reader.redaction.found += checkpoint.redacted
+    reader.left_out.update(checkpoint.left_out)
     done = Exported(left_out=reader.left_out)
     done.continued = sum(shard.conversations for shard in checkpoint.shards) + begun
     if done.continued:

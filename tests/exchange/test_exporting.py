@@ -351,6 +351,26 @@ def test_a_job_that_cannot_be_done_is_refused(output: Output, job: Job) -> None:
         export_files(chats(), output, job)
 
 
+@pytest.mark.parametrize("fail_at", [4, 7, 10])
+@pytest.mark.usefixtures("ending")
+def test_what_was_counted_before_an_interruption_counts(
+    output: Output, fail_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "CHECKPOINT_EVERY", -1.0)
+    archive = chats()
+    with archive.edit("c01") as state:
+        state.add_message("user", [{"type": "image"}])
+    for name in (None, "x") if isinstance(output, Folder) else (None,):
+        job = Job("sharegpt", redact=("two|one",), shards=None if name else 5)
+        with pytest.raises(Crash):
+            export_files(archive, Flaky(output, fail_at, False), job, name)
+        done = export_files(archive, output, job, name)
+        once = export_stream(archive, BytesIO(), job)
+        assert (done.redacted, done.left_out) == (once.redacted, once.left_out)
+        assert (done.redacted, len(done.left_out)) == (20, 2)
+        _empty(output)
+
+
 class Full(Folder):
     """A folder on a disk that has room for so many bytes of the file that is written."""
 
