@@ -88,7 +88,8 @@ def check_after(after: str | None, where: dict[str, Any], order: str) -> None:
     """
     if after is not None:
         with reading("--after"):
-            parse_cursor(after, list_hash(parse_where(where), parse_order(order)))
+            ordered = parse_order(order)
+            parse_cursor(after, list_hash(parse_where(where), ordered), ordered)
 
 
 def _value(field: str, sign: str, text: str) -> Any:

@@ -65,6 +65,8 @@ class _Saved(msgspec.Struct, frozen=True, kw_only=True):
     ids: list[str] = []
     begun: Begun | None = None
     per_shard: int | None = None
+    redacted: int = 0
+    left_out: dict[str, int] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,9 @@ class Checkpoint:
     begun: Begun | None = None
     per_shard: int | None = None
     """Conversations in each of so many shards, by their number when the export began."""
+    redacted: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    """What was counted of the conversations that it has."""
     seen: SeenIds = field(default_factory=SeenIds)
     fresh: bytearray = field(default_factory=bytearray)
     """What `SeenIds` is given of the ids that no checkpoint has yet, end to end."""
@@ -125,6 +130,8 @@ class Checkpoint:
             ids=self.id_files,
             begun=self.begun,
             per_shard=self.per_shard,
+            redacted=self.redacted,
+            left_out=self.left_out,
         )
         body = to_json(msgspec.to_builtins(saved), "a checkpoint")
         self.output.put(self.output.working + _CHECKPOINT, body)
@@ -161,6 +168,7 @@ def open_checkpoint(output: Output, settings: dict[str, Any], started: str) -> C
                 checkpoint.seen.add_all(digests)
     checkpoint.started, checkpoint.shards = saved.started, list(saved.shards)
     checkpoint.begun, checkpoint.id_files, checkpoint.per_shard = saved.begun, saved.ids, saved.per_shard
+    checkpoint.redacted, checkpoint.left_out = saved.redacted, saved.left_out
     return checkpoint
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -162,8 +163,10 @@ def export_files(
             for document in archive.export(job.where, skip=run.checkpoint.seen, on_damaged=run.tell):
                 run.take(document)
             return run.finish()
-        except BaseException:
+        except BaseException as error:
             run.abandon()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = run.url  # a full disk says only that it is full
             raise
 
 
@@ -210,6 +213,12 @@ class _Run:
         # Whether a file can be gone on with that is not finished.
         by_lines = self.form.render is not None or self.form.pages is not None
         self.saves_midway = self.name is not None and self.output.keeps_parts and by_lines
+        self.saved_at = self.checkpoint.begun.conversations if self.checkpoint.begun else 0
+
+    @property
+    def url(self) -> str:
+        """What is being written, for messages."""
+        return self.output.url if self.name is None or self.form.pages else f"{self.output.url}/{self.name}"
 
     def take(self, document: Document) -> None:
         """Write a conversation."""
@@ -225,6 +234,7 @@ class _Run:
         self.conversations += 1
         self.checkpoint.fresh += digest_of(document.conversation_id)[:DIGEST]
         self.reached = self.conversations, self.rows, writer.size
+        self.checkpoint.redacted, self.checkpoint.left_out = self.reader.redaction.found, dict(self.reader.left_out)
         self.progress(1, writer.size + writer.beside - before)
         if self.saves_midway:
             if time.monotonic() - self.saved > CHECKPOINT_EVERY:
@@ -238,7 +248,7 @@ class _Run:
         size = begun.bytes if begun else 0
         if begun:
             self.conversations, self.rows = begun.conversations, begun.rows
-            self.saved_at, self.reached = begun.conversations, (begun.conversations, begun.rows, begun.bytes)
+            self.reached = begun.conversations, begun.rows, begun.bytes
         self.file = self.output.begin(size)
         self.writer = self.form.writer(self.file, self.output, self.reader, self.rows, size)
         return self.writer
@@ -256,7 +266,8 @@ class _Run:
         if self.file is None:
             return
         conversations, rows, size = self.reached
-        self.output.flush(self.file)
+        if not self.file.closed:
+            self.output.flush(self.file)
         del self.checkpoint.fresh[(conversations - self.saved_at) * DIGEST :]  # an interruption may come anywhere
         self.checkpoint.begun = Begun(conversations=conversations, rows=rows, bytes=size)
         self.checkpoint.save()
@@ -303,16 +314,21 @@ class _Run:
         return done
 
     def abandon(self) -> None:
-        """Leave what can be gone on with, or nothing."""
-        if self.saves_midway and self.reached[0] > self.saved_at:
-            self.save_midway()
-        if self.writer is not None:
-            self.writer.discard()
-        if self.file is not None:
-            self.file.close()
-        folder = self.name is None or self.form.pages
-        if _first_name(self.output) is None if folder else self.checkpoint.begun is None:
-            self.output.clear()
+        """Leave what can be gone on with, or nothing. An error is on its way: what fails here as well is not told."""
+        failures = suppress(OSError, StorageError)
+        with failures:
+            if self.saves_midway and self.reached[0] > self.saved_at:
+                self.save_midway()
+        with failures:
+            if self.writer is not None:
+                self.writer.discard()
+        with failures:
+            if self.file is not None:
+                self.file.close()
+        with failures:
+            folder = self.name is None or self.form.pages
+            if _first_name(self.output) is None if folder else not self.saved_at:
+                self.output.clear()
 
 
 def _begin(
@@ -341,9 +357,18 @@ def _begin(
             raise InvalidInputError(f"{output.url} holds {what}: export to an empty folder, or empty this one")
         if job.shards is not None:
             checkpoint.per_shard = -(-archive.count(job.where) // job.shards) or 1
-    checkpoint.save()  # so that what comes next is known to be ours
+    found_one = checkpoint.exists
+    try:
+        checkpoint.save()  # so that what comes next is known to be ours
+    except BaseException:
+        if not found_one:
+            with suppress(OSError, StorageError):
+                output.clear()
+        raise
     output.take_over([name] if name is not None else [_shard_name(checkpoint, form), MANIFEST])
     begun = checkpoint.begun.conversations if checkpoint.begun else 0
+    reader.redaction.found += checkpoint.redacted
+    reader.left_out.update(checkpoint.left_out)
     done = Exported(left_out=reader.left_out)
     done.continued = sum(shard.conversations for shard in checkpoint.shards) + begun
     if done.continued:

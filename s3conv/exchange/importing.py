@@ -3,7 +3,8 @@
 Law: a chunk of conversations at a time, so that memory does not grow with the files. What cannot be read or saved is
 in the report and the rest goes on; only what would fail for every conversation (no access, no bucket, no archive, a
 store that refuses one after another) is raised. Two conversations that share an id by accident both arrive: the second
-under an id that its first message gives.
+under an id that its first message gives. So do two whose partitions differ: what is imported for one user never changes
+what is another's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from s3conv.archive import Archive
+from s3conv.bridge import run_sync
 from s3conv.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -33,6 +35,8 @@ from s3conv.exchange.merging import identity_name, is_same, merge_import
 from s3conv.exchange.provenance import note_import
 from s3conv.exchange.reading import Item, read_conversations
 from s3conv.exchange.sources import Source
+from s3conv.exchange.values import fingerprint
+from s3conv.format.entry import partition_of
 from s3conv.model.state import ConversationState
 
 Outcome = Literal["new", "updated", "unchanged", "renamed", "failed"]
@@ -126,7 +130,9 @@ def import_files(
     """
     report = ImportReport()
     items = (item for source in sources for item in read_conversations(source, progress, options.format))
-    target = _Target(archive, options.dry_run, is_there=_is_there(archive, options.dry_run))
+    is_there = _is_there(archive, options.dry_run)
+    partition_by = run_sync(archive._context.descriptor()).partition_by if is_there else None
+    target = _Target(archive, options.dry_run, is_there, partition_by)
     for chunk in _chunks(_found(items, options, report)):
         report.read += len(chunk)
         _import_chunk(target, chunk, report)
@@ -156,6 +162,7 @@ class _Target:
     archive: Archive
     dry_run: bool
     is_there: bool
+    partition_by: str | None
     refused: Counter[str] = field(default_factory=Counter)
     """How many the store has refused in a row, to load and to save."""
 
@@ -165,6 +172,21 @@ class _Target:
         self.refused[doing] = self.refused[doing] + 1 if is_refusal else 0
         if error is not None and (isinstance(error, _FATAL) or self.refused[doing] == IN_A_ROW):
             raise error
+
+    def owner(self, state: ConversationState) -> str | None:
+        """The partition that a conversation says it is of; None if it says none."""
+        partition = partition_of(state.metadata, self.partition_by)
+        return None if partition == "null" else partition
+
+    def is_same(self, archived: ConversationState, incoming: ConversationState) -> bool:
+        """Whether they are versions of one conversation, of one owner."""
+        owners = {self.owner(archived), self.owner(incoming)} - {None}
+        return len(owners) < 2 and is_same(archived, incoming)
+
+    def strangers_id(self, state: ConversationState) -> str:
+        """The id of a conversation whose own id another one has."""
+        name, owner = identity_name(state), self.owner(state)
+        return f"{state.conversation_id}~{name if owner is None else fingerprint([name, owner])}"
 
 
 def _is_there(archive: Archive, dry_run: bool) -> bool:
@@ -211,11 +233,11 @@ def set_metadata(metadata: dict[str, Any], path: str, value: Any) -> None:
 
 def _import_chunk(target: _Target, chunk: list[Found], report: ImportReport) -> None:
     done: dict[str, _Gathered] = {}
-    strangers = _place(target, _gather(chunk), report, done)
+    strangers = _place(target, _gather(target, chunk), report, done)
     for each in strangers:
-        original = each.state.conversation_id
-        each.state.metadata["source_conversation_id"] = original
-        each.state.conversation_id = f"{original}~{identity_name(each.state)}"
+        renamed = target.strangers_id(each.state)
+        each.state.metadata["source_conversation_id"] = each.state.conversation_id
+        each.state.conversation_id = renamed
         each.outcome = "renamed"
     _place(target, _by_id(strangers), report, done)
     if not target.dry_run:
@@ -232,14 +254,14 @@ def _import_chunk(target: _Target, chunk: list[Found], report: ImportReport) -> 
                 report.renamed.append((str(each.state.metadata["source_conversation_id"]), each.state.conversation_id))
 
 
-def _gather(chunk: list[Found]) -> dict[str, list[_Gathered]]:
+def _gather(target: _Target, chunk: list[Found]) -> dict[str, list[_Gathered]]:
     """The conversations of a chunk by id, versions of one merged; more than one under an id if they are unlike."""
     groups: dict[str, list[_Gathered]] = {}
     for found in chunk:
         if found.foreign:
             note_import(found.state)
         group = groups.setdefault(found.state.conversation_id, [])
-        same = next((each for each in group if is_same(each.state, found.state)), None)
+        same = next((each for each in group if target.is_same(each.state, found.state)), None)
         if same is None:
             group.append(_Gathered(found.state, [found]))
         else:
@@ -266,7 +288,7 @@ def _place(
                 report.problems.append(_problem(each, archived))
             elif archived is None:
                 archived, done[conversation_id] = each.state, each
-            elif not is_same(archived, each.state):
+            elif not target.is_same(archived, each.state):
                 strangers.append(each)
             elif conversation_id in done:
                 if merge_import(archived, each.state) and done[conversation_id].outcome == "unchanged":

@@ -144,7 +144,7 @@ class ParquetWriter:
 
     def discard(self) -> None:
         """See `Writer.discard`."""
-        with suppress(OSError):  # pyarrow writes the end of the file, for which there may be no room
+        with suppress(OSError, ValueError):  # pyarrow writes the end of the file, which may be full, or closed
             self._writer.close()
 
     def _add_conversation(self, chat: Chat, times: _Times) -> int:

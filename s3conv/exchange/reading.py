@@ -17,7 +17,7 @@ from s3conv.exchange.formats import FORMATS, NAMES, OWN, READERS, ROW_FORMATS, F
 from s3conv.exchange.found import Found, Ignored, Problem, Row
 from s3conv.exchange.ids import Names
 from s3conv.exchange.records import Piece, split
-from s3conv.exchange.sources import READ_ERRORS, Member, Place, Skipped, Source, find_places, open_members
+from s3conv.exchange.sources import READ_ERRORS, Member, Place, Skipped, Source, find_places, open_members, said
 from s3conv.exchange.values import parse
 from s3conv.model.state import ConversationState
 
@@ -76,14 +76,9 @@ def _read_place(place: Place, count: Callable[[int], None], only: str | None) ->
         if not read and not place.folder:
             yield Problem(place.name, "", "holds no conversations")
     except READ_ERRORS as error:
-        yield Problem(place.name, "", f"cannot be read: {_said(error)}")
+        yield Problem(place.name, "", f"cannot be read: {said(error)}")
         read = True
     return read
-
-
-def _said(error: BaseException) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return reason or type(error).__name__
 
 
 @dataclass(slots=True)
@@ -119,7 +114,7 @@ class _Reading:
                 yield self._ignored("")
                 return False
         except READ_ERRORS as error:
-            yield self._problem(f"after {last}" if last else "", f"the rest cannot be read: {_said(error)}")
+            yield self._problem(f"after {last}" if last else "", f"the rest cannot be read: {said(error)}")
         for row_format in ROW_FORMATS:
             yield from self._joined(row_format)
         return True

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from s3conv.errors import InvalidInputError
+from s3conv.exchange import openai
 from s3conv.exchange.chats import Chat
 from s3conv.exchange.values import parse
 from s3conv.format.codec import to_json
@@ -22,6 +23,11 @@ LeftOut = Counter[str]
 _OPENAI_FIELDS = ("name", "tool_calls", "function_call", "tool_call_id")
 _OPENAI_PARTS = frozenset(("text", "image_url", "input_audio", "file", "refusal"))
 _TOOLS = ("tools", "functions", "parallel_tool_calls")
+_NO_ID = "missing ids of tool calls"
+_NO_CALL = "missing ids of the calls that tool results answer"
+_NO_TURN = "alternation of turns, where a text is followed by its call"
+"""What readers ask for beside the form: OpenAI the ids, LLaMA-Factory the alternation."""
+
 _SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "tool": "observation", "function": "observation"}
 
 
@@ -32,7 +38,8 @@ def openai_line(chat: Chat, left_out: LeftOut) -> bytes | None:
         chat: a linear conversation.
         left_out: counts parts and messages that are left out.
     """
-    messages = [message for node in chat.nodes if (message := _openai_message(node, left_out)) is not None]
+    weighted = chat.metadata.get("source_format") == openai.NAME  # ChatGPT's messages have weights that mean others
+    messages = [message for node in chat.nodes if (message := _openai_message(node, weighted, left_out)) is not None]
     if not messages:
         left_out["conversations without a message"] += 1
         return None
@@ -41,12 +48,22 @@ def openai_line(chat: Chat, left_out: LeftOut) -> bytes | None:
         value = chat.metadata.get(name)
         if isinstance(value, str):  # as ShareGPT's rows have them
             value = _json_or_none(value)
+        if isinstance(value, list) and name == "tools":
+            value = [_definition(tool) for tool in value]
         if isinstance(value, bool) if name == "parallel_tool_calls" else isinstance(value, list) and value:
             row[name] = value
     return _line(row, chat)
 
 
-def _openai_message(node: dict[str, Any], left_out: LeftOut) -> dict[str, Any] | None:
+def _definition(tool: Any) -> Any:
+    """A tool's definition as OpenAI has it, also where it is a function's alone."""
+    bare = isinstance(tool, dict) and isinstance(tool.get("name"), str) and "function" not in tool
+    if bare and tool.get("type", "function") == "function":
+        return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+    return tool
+
+
+def _openai_message(node: dict[str, Any], weighted: bool, left_out: LeftOut) -> dict[str, Any] | None:
     message = node["message"]
     content = message.get("content")
     written: dict[str, Any] = {"role": message["role"]}
@@ -59,7 +76,21 @@ def _openai_message(node: dict[str, Any], left_out: LeftOut) -> dict[str, Any] |
     for name in _OPENAI_FIELDS:
         if message.get(name) is not None:
             written[name] = message[name]
+    # An id of ours would come back as if it had been said.
+    if missing := sum(not _has_id(call) for call in message.get("tool_calls") or ()):
+        left_out[_NO_ID] += missing
+    if message["role"] == "tool" and not message.get("tool_call_id"):
+        left_out[_NO_CALL] += 1
+    source = (node.get("metadata") or {}).get("source") if weighted else None
+    weight = source.get("weight") if isinstance(source, dict) else None
+    if type(weight) is int and weight in (0, 1):
+        written["weight"] = weight
     return written
+
+
+def _has_id(call: Any) -> bool:
+    """Whether a call has an id to be answered by."""
+    return isinstance(call, dict) and bool(call.get("id"))
 
 
 def _openai_parts(parts: list[Any], left_out: LeftOut) -> Iterator[dict[str, Any]]:
@@ -106,6 +137,8 @@ def _turns(message: dict[str, Any], left_out: LeftOut) -> Iterator[dict[str, str
     elif not calls:
         left_out["messages without content"] += 1
     if calls:
+        if text:
+            left_out[_NO_TURN] += 1
         value = to_json(calls[0] if len(calls) == 1 else calls, "a tool call").decode()
         yield {"from": "function_call", "value": value}
 

@@ -203,7 +203,7 @@ def _in_folder(folder: Path, named: str) -> Iterator[Place | Skipped]:
     for path in paths:
         if path.is_dir() and not path.is_symlink() and path.name != "__MACOSX":  # a link may lead back to where it is
             yield from _in_folder(path, named)
-        elif not path.is_dir() and _may_be_read(path.name, _ARCHIVES):
+        elif not path.is_dir() and _may_be_read(path.name):
             yield Place(path, named)
         else:
             yield Skipped(os.path.relpath(path, named))
@@ -285,7 +285,7 @@ def _zip_members(file: IO[bytes], above: str, depth: int) -> Iterator[Member | S
                 yield Skipped(name, str(error))
                 continue
             with closing(stream):
-                yield from _members(stream, name, _optional(info.filename), depth)
+                yield from _inner(stream, name, _optional(info.filename), depth)
 
 
 def _tar_members(file: IO[bytes], above: str, depth: int) -> Iterator[Member | Skipped]:
@@ -300,15 +300,29 @@ def _tar_members(file: IO[bytes], above: str, depth: int) -> Iterator[Member | S
                 yield Skipped(name)
                 continue
             with stream:
-                yield from _members(stream, name, _optional(info.name), depth)
+                yield from _inner(stream, name, _optional(info.name), depth)
 
 
-def _may_be_read(name: str, archives: tuple[str, ...] = ()) -> bool:
+def _inner(stream: IO[bytes], name: str, optional: bool, depth: int) -> Iterator[Member | Skipped]:
+    """What is in a member; one that is packed and damaged does not end what it lies in."""
+    try:
+        yield from _members(stream, name, optional, depth)
+    except READ_ERRORS as error:
+        yield Skipped(name, f"cannot be read: {said(error)}")
+
+
+def said(error: BaseException) -> str:
+    """What one of `READ_ERRORS` says, for people."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return reason or type(error).__name__
+
+
+def _may_be_read(name: str) -> bool:
     base = name.rpartition("/")[2].lower()
     if base.startswith(".") or name.startswith("__MACOSX/"):
         return False
     plain = base.removesuffix(next((end for end in _PACKED if base.endswith(end)), ""))
-    return plain.endswith(_READABLE) or base.endswith(archives)
+    return plain.endswith(_READABLE) or base.endswith(_ARCHIVES)
 
 
 def _optional(name: str) -> bool:

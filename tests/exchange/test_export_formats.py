@@ -162,6 +162,25 @@ def test_openai_takes_tools_that_are_json_in_a_text() -> None:
         assert "tools" not in row
 
 
+def test_openai_has_definitions_of_functions_as_tools() -> None:
+    function: Any = TOOLS[0]["function"]
+    state = calling()
+    state.metadata = {"tools": [function, {"type": "function", **function}, *TOOLS, {"type": "other", "name": "x"}, 7]}
+    (row,), _ = rows("openai", state)
+    assert row["tools"] == [*TOOLS, *TOOLS, *TOOLS, {"type": "other", "name": "x"}, 7]
+
+
+def test_what_readers_ask_for_and_is_not_there_is_counted() -> None:
+    state = ConversationState.start("c")
+    state.add_message("assistant", "I look.", tool_calls=[{"function": CALL["function"]}, CALL])
+    state.add_message("tool", "12 °C")
+    state.add_message("tool", "12 °C", tool_call_id="call-1")
+    _, left_out = rows("openai", state)
+    assert left_out == {"missing ids of tool calls": 1, "missing ids of the calls that tool results answer": 1}
+    _, left_out = rows("sharegpt", state)
+    assert left_out == {"alternation of turns, where a text is followed by its call": 1}
+
+
 def test_openai_leaves_out_what_it_has_no_part_for_and_counts_it() -> None:
     picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     state = ConversationState.start("c")

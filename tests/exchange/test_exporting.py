@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -389,6 +392,84 @@ def test_shards_go_to_an_empty_place(output: Output) -> None:
 def test_a_job_that_cannot_be_done_is_refused(output: Output, job: Job) -> None:
     with pytest.raises(InvalidInputError):
         export_files(chats(), output, job)
+
+
+@pytest.mark.parametrize("fail_at", [4, 7, 10])
+@pytest.mark.usefixtures("ending")
+def test_what_was_counted_before_an_interruption_counts(
+    output: Output, fail_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "CHECKPOINT_EVERY", -1.0)
+    archive = chats()
+    with archive.edit("c01") as state:
+        state.add_message("user", [{"type": "image"}])
+    for name in (None, "x") if isinstance(output, Folder) else (None,):
+        job = Job("sharegpt", redact=("two|one",), shards=None if name else 5)
+        with pytest.raises(Crash):
+            export_files(archive, Flaky(output, fail_at, False), job, name)
+        done = export_files(archive, output, job, name)
+        once = export_stream(archive, BytesIO(), job)
+        assert (done.redacted, done.left_out) == (once.redacted, once.left_out)
+        assert (done.redacted, len(done.left_out)) == (20, 2)
+        _empty(output)
+
+
+class Full(Folder):
+    """A folder on a disk that has room for so many bytes of the file that is written."""
+
+    room = 0
+
+    def begin(self, length: int = 0) -> IO[bytes]:
+        super().begin(length).close()
+        disk = self
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                if self.tell() + len(data) > disk.room:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return super().write(data)
+
+        file = io.BufferedRandom(File(self.root / self.working / "part", "r+"), 1000)
+        file.seek(length)
+        return file
+
+
+@pytest.mark.parametrize("job", [Job(), Job("parquet"), Job("html"), Job(shards=3), Job("parquet", shards=3)])
+@pytest.mark.parametrize("room", [0, 1000])
+@pytest.mark.parametrize("every", [-1.0, 10.0])
+def test_a_full_disk_ends_an_export_that_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job, room: int, every: float
+) -> None:
+    monkeypatch.setattr(exporting, "CHECKPOINT_EVERY", every)
+    archive, disk = chats(30), Full(tmp_path, ".x/")
+    name = None if job.shards or job.format == "html" else "x"
+    disk.room = room
+    with pytest.raises(OSError, match="No space left") as caught:
+        export_files(archive, disk, job, name)
+    assert caught.value.filename == str(tmp_path / (name or ""))
+    if room == 0:
+        assert not any(tmp_path.iterdir())
+    disk.room = 1_000_000
+    assert export_files(archive, disk, job, name).conversations == 30
+    assert not (tmp_path / ".x").exists()
+    if job.format == "jsonl":
+        written = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()) if path.name[0] != "_")
+        assert written == b"".join(document.line + b"\n" for document in archive.export())
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_file_that_cannot_get_its_name_is_gone_on_with(tmp_path: Path, form: str) -> None:
+    archive, folder = chats(), Folder(tmp_path, ".x/")
+
+    def block(conversations: int, size: int) -> None:
+        (tmp_path / "x").mkdir(exist_ok=True)
+
+    with pytest.raises(IsADirectoryError):
+        export_files(archive, folder, Job(form), "x", progress=block)
+    (tmp_path / "x").rmdir()
+    done = export_files(archive, folder, Job(form), "x")
+    assert (done.conversations, done.continued) == (10, 10 if form == "jsonl" else 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 # --- two at once ----------------------------------------------------------------------------------------------------

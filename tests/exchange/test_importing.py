@@ -288,6 +288,40 @@ def test_metadata_that_is_set(archive: Archive, write: Any) -> None:
     assert loaded(archive, "c").metadata["source"] == "changed here"
 
 
+@pytest.mark.parametrize("chunk", [1, 500])
+def test_what_is_imported_for_one_user_changes_nothing_of_anothers(
+    tmp_path: Path, write: Any, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Ids that are hashes of what a row says meet across users; so do those that a user may choose."""
+    monkeypatch.setattr(importing, "CHUNK", chunk)
+    archive = Archive.create(f"memory://{tmp_path.name}-users", partition_by="metadata.user")
+    row = {"messages": [{"role": "user", "content": "Hi"}]}
+    path = write(row, branching(), name="rows.json")
+
+    def of(user: str) -> list[str]:
+        return [entry.conversation_id for entry in archive.iterate({"metadata.user": user})]
+
+    def go(user: str) -> ImportReport:
+        return import_files(archive, [path], ImportOptions(metadata={"user": user}))
+
+    assert counts(go("ann")) == (2, 0, 0, 0, 0)
+    before = [(name, archive.load(name)) for name in of("ann")]
+    for user in ("ben", "cid"):
+        assert counts(go(user)) == (0, 0, 0, 2, 0)
+        assert len(of(user)) == 2
+        assert all(loaded(archive, name).metadata["user"] == user for name in of(user))
+    assert [(name, archive.load(name)) for name in of("ann")] == before
+    for user in ("ann", "ben", "cid"):
+        assert counts(go(user)) == (0, 0, 2, 0, 0)
+    assert archive.count() == 6
+    # A newer export goes to who it is imported for, and what nobody had is whose it is said to be.
+    import_files(archive, [write(branching(id="free"))])
+    newer = write(branching(id="free", title="new", update_time=9000.0), branching(title="new", update_time=9000.0))
+    assert counts(import_files(archive, [newer], ImportOptions(metadata={"user": "ben"}))) == (0, 2, 0, 0, 0)
+    assert loaded(archive, "free").metadata["user"] == "ben"
+    assert (len(of("ann")), len(of("ben")), loaded(archive, "c").metadata["title"]) == (2, 3, "T")
+
+
 def test_a_format_that_is_forced(archive: Archive, write: Any) -> None:
     path = write(branching(), {"messages": [{"role": "user", "content": "Hi"}]})
     report = import_files(archive, [path], ImportOptions(format="openai"))

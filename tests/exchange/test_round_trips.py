@@ -137,6 +137,25 @@ def test_real_conversations_come_back(name: str, tmp_path: Path) -> None:
                     assert calls(read_again(form, line)) == calls(state)
 
 
+def test_weights_come_back_where_they_came_from() -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "5", "weight": 0},
+        {"role": "user", "content": "No."},
+        {"role": "assistant", "content": "4", "weight": 1},
+        {"role": "assistant", "content": "4", "weight": True},
+        {"role": "assistant", "content": "4", "weight": 0.5},
+    ]
+    state = read_again("openai", json.dumps({"messages": messages}).encode())
+    for message in messages[4:]:
+        del message["weight"]  # which is none
+    (line,) = written("openai", state, "current")
+    assert json.loads(line) == {"messages": messages}
+    state.metadata["source_format"] = "chatgpt"  # whose weights say something else
+    (line,) = written("openai", state, "current")
+    assert b"weight" not in line
+
+
 @pytest.mark.parametrize(
     ("form", "name"),
     [

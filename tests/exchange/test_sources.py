@@ -83,6 +83,10 @@ PACKED = {
     "gzip in tar": tarred(x_dot_json_dot_gz=gzip.compress(chats("a")), y_dot_json_dot_zst=zstd(chats("b"))),
     "gzip in zip": zipped(x_dot_json_dot_gz=gzip.compress(chats("a", "b"))),
     "zip in gzip": gzip.compress(zipped(x_dot_json=chats("a", "b"))),
+    "zip in zip": zipped(x_dot_zip=zipped(x_dot_json=chats("a")), y_dot_ZIP=zipped(x_dot_json=chats("b"))),
+    "zip in tar": tarred(x_dot_zip=zipped(x_dot_json=chats("a", "b"))),
+    "tar in zip": zipped(x_dot_tar=tarred(x_dot_json=chats("a")), y_dot_tgz=tarred("w:gz", x_dot_json=chats("b"))),
+    "tar in tar": tarred(x_dot_tar_dot_zst=zstd(tarred(x_dot_json=chats("a", "b")))),
 }
 
 
@@ -110,7 +114,8 @@ def test_the_place_in_what_is_packed_is_named(tmp_path: Path) -> None:
     assert picture == Ignored(str(path), "picture.png")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in PACKED if kind not in ("plain", "tar")])
+# A ZIP ends in its list. Of one that is cut off and ends in a ZIP as it is, that one's list is taken for it.
+@pytest.mark.parametrize("kind", [kind for kind in PACKED if kind not in ("plain", "tar", "zip in zip")])
 def test_what_breaks_off_is_a_problem(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     # A tar ends in thousands of empty bytes, of which some may be missing.
@@ -153,6 +158,17 @@ def test_an_archive_in_an_archive_has_an_end(tmp_path: Path) -> None:
     path.write_bytes(data)
     problems = list(read_conversations(path))
     assert "is packed more than 4 times" in str(problems[0])
+
+
+def test_a_damaged_archive_in_an_archive_is_one_problem(tmp_path: Path) -> None:
+    inner = zipped(x_dot_json=chats("a"))
+    for number, whole in enumerate((zipped, tarred)):
+        path = tmp_path / str(number)
+        path.write_bytes(whole(a_dot_zip=inner[:-9], b_dot_zip=inner, c_dot_tgz=b"\x1f\x8bx", d_dot_json=chats("d")))
+        first, found, second, last = read_conversations(path)
+        assert str(first) == f"{path}: a.zip: cannot be read: File is not a zip file"
+        assert str(second).startswith(f"{path}: c.tgz: cannot be read: ")
+        assert ids([found, last]) == ["a", "d"]
 
 
 def test_a_folder_is_read_with_the_folders_in_it(tmp_path: Path) -> None:
