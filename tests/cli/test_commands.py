@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 import s3conv
 from s3conv import Archive, ConversationState
@@ -398,10 +399,10 @@ def test_a_console_that_lacks_characters(tmp_path: Path, export: Callable[..., P
     assert "だし" in run("list", tmp_path / "a", "--json", env=ascii_only).out
 
 
-def on_terminal(*arguments: str | Path, typed: bytes = b"") -> tuple[int, str]:
+def on_terminal(*arguments: str | Path, typed: bytes = b"", **more: str) -> tuple[int, str]:
     """Run a command on a terminal of its own; its exit code, and all that it shows."""
     ours, theirs = pty.openpty()
-    variables = environment(TERM="xterm-256color", COLUMNS="100")
+    variables = environment(**{"TERM": "xterm-256color", "COLUMNS": "100", **more})
     variables.pop("NO_COLOR", None)
     with subprocess.Popen(
         [*RUN, *map(str, arguments)], env=variables, stdin=theirs, stdout=theirs, stderr=theirs
@@ -419,6 +420,32 @@ def on_terminal(*arguments: str | Path, typed: bytes = b"") -> tuple[int, str]:
             shown += part
     os.close(ours)
     return child.returncode, shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (30, "conversation"),
+        (40, "conversation"),
+        (60, "conversation title"),
+        (80, "conversation updated (UTC) title"),
+        (120, "conversation updated (UTC) messages branches size title"),
+    ],
+)
+def test_a_list_on_a_terminal_keeps_ids_whole(tmp_path: Path, width: int, columns: str) -> None:
+    ids = [f"6831d6d2-14a4-8009-9a2e-ab000000000{n}" for n in range(3)]
+    with Archive.create(f"file://{tmp_path}/a") as archive:
+        for name in ids:
+            archive.save(ConversationState.start(name, system="Hi", metadata={"title": f"About {name} " + "だし" * 40}))
+    _, shown = on_terminal("list", tmp_path / "a", COLUMNS=str(width))
+    head, _, *rows = re.sub("\x1b\\[[0-9;]*m", "", shown).splitlines()
+    assert head.split() == columns.split()
+    assert max(map(cell_len, (head, *rows))) <= width
+    if width > 36:
+        assert [row.split()[0] for row in rows] == ids[::-1]
+    else:
+        assert "".join(row.strip() for row in rows) == "".join(ids[::-1])
+    assert all("…" in row for row in rows) == ("title" in columns)
 
 
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, export: Callable[..., Path]) -> None:
