@@ -20,7 +20,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("rich", "typer"):
             raise
-        sys.exit("s3conv: the command line needs typer and rich: install it with: pip install 's3conv[cli]'")
+        sys.exit("s3conv: the command line needs typer and rich: from a checkout, pip install '.[cli]'")
     from s3conv.cli.output import complain, printable
 
     for stream in (sys.stdout, sys.stderr):

@@ -374,7 +374,7 @@ def test_without_the_extra_it_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['typer'] = None; from s3conv.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "s3conv: the command line needs typer and rich: install it with: pip install 's3conv[cli]'\n"
+    assert done.stderr == "s3conv: the command line needs typer and rich: from a checkout, pip install '.[cli]'\n"
 
 
 def test_a_pipe_that_closes_early_is_quiet(chats: Path) -> None:

@@ -154,7 +154,7 @@ def test_opening_loads_no_sdk_that_the_url_does_not_need() -> None:
 
 def test_without_aioboto3_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aioboto3", None)
-    with pytest.raises(StorageError, match=r'pip install "s3conv\[aio\]"'):
+    with pytest.raises(StorageError, match=r"pip install '\.\[aio\]'"):
         open_store("s3://bucket/x", asynchronous=True)
 
 
