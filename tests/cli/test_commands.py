@@ -48,8 +48,8 @@ def run(*arguments: str | Path, code: int = 0, **more: Any) -> Done:
     """Run a command in pipes; it must end with `code` and without a traceback."""
     variables = environment(**more.pop("env", {}))
     done = subprocess.run(
-        [*RUN, *map(str, arguments)], env=variables, capture_output=True, timeout=120, check=False,
-        **{"stdin": subprocess.DEVNULL, **more},
+        [*RUN, *map(str, arguments)], env=variables, timeout=120, check=False,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
     )  # fmt: skip
     result = Done(done.args, done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in result.err, result.err
@@ -217,6 +217,16 @@ def test_export_does_not_write_into_its_archive(chats: Path, place: str, options
     assert "is in the archive" in run("export", "chats", "-o", place, *options, cwd=chats.parent, code=2).err
     assert set(chats.rglob("*")) == before
     assert run("list", chats, "--count").out == "3\n"
+
+
+def test_what_cannot_be_written_is_named(chats: Path, tmp_path: Path) -> None:
+    missing = run("export", chats, "-o", tmp_path / "no" / "x.jsonl", code=1)
+    assert missing.err == f"s3conv: {tmp_path}/no: No such file or directory\n"
+    assert run("export", chats, "-o", "/dev/full", code=1).err == "s3conv: /dev/full: No space left on device\n"
+    for command in ("export", "list"):
+        with Path("/dev/full").open("wb") as full:
+            done = run(command, chats, code=1, stdout=full)
+        assert done.err == "s3conv: stdout: No space left on device\n"
 
 
 def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
