@@ -378,6 +378,10 @@ def test_a_damaged_document_is_named(chats: Path) -> None:
 def test_version_and_help() -> None:
     assert run("--version").out == f"s3conv {s3conv.__version__}\n"
     assert "Usage: s3conv list" in run("list", "-h").out
+    done = subprocess.run(
+        [sys.executable, "-m", "s3conv", "--version"], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == f"s3conv {s3conv.__version__}\n"
 
 
 def test_without_the_extra_it_says_how_to_install_it() -> None:
