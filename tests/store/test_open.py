@@ -71,6 +71,11 @@ def test_urls_that_name_no_archive(url: str) -> None:
     assert repr(url) in str(raised.value)
 
 
+def test_what_is_no_name_of_a_bucket_is_named() -> None:
+    with pytest.raises(InvalidInputError, match="'Bad_Bucket!' is no bucket's name"):
+        open_store("s3://Bad_Bucket!/x")
+
+
 @pytest.mark.parametrize("url", ["file:///x", "memory://x", "s3://bucket/x"])
 def test_options_that_are_not_known_are_named(url: str) -> None:
     options: dict[str, Any] = {"endpont_url": "http://x"}
