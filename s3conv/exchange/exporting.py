@@ -148,10 +148,11 @@ def export_files(
             without it; its manifest says so. Without, the first one ends the export.
 
     Raises:
-        InvalidInputError: the job cannot be done so, there is something else where the shards should go, or `output`
-            is in the archive.
+        InvalidInputError: the job cannot be done so, or there is something else where the shards should go.
+        InvalidInputError: `output` is in the archive.
         StorageError: as for `Archive.export`. Export again to go on.
     """
+    check_apart(archive.url, output)
     run = _begin(archive, output, job, name, redaction, progress)
     run.tell = _teller(run.done, progress, on_damaged)
     # What was damaged is in no checkpoint, and so tried again when an export is gone on with.
@@ -321,7 +322,6 @@ def _begin(
     redaction: Redaction | None,
     progress: Progress,
 ) -> _Run:
-    check_apart(archive.url, output)
     form, branches = format_named(job.format, job.branches)
     reader = Reader(branches, redaction if redaction is not None else Redaction(job.redact))
     for what, value in (("shards", job.shards), ("shard_size", job.shard_size)):
