@@ -22,6 +22,7 @@ LAYERS = [
     ["storage"],
     ["exchange", "adapters"],
     ["cli"],
+    ["__main__"],
 ]
 """From the bottom up. A module imports from its own layer's own package and from below."""
 

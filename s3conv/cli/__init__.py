@@ -20,8 +20,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("rich", "typer"):
             raise
-        sys.exit("s3conv: the command line needs typer and rich: install it with: pip install 's3conv[cli]'")
-    from s3conv.cli.output import complain, printable
+        sys.exit("s3conv: the command line needs typer and rich: from a checkout, pip install '.[cli]'")
+    from s3conv.cli.output import complain
 
     for stream in (sys.stdout, sys.stderr):
         # A console that lacks a character shows its number instead of ending the program.
@@ -37,7 +37,8 @@ def main() -> None:
         complain(str(error))
         code = 1
     except OSError as error:
-        complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else printable(str(error)))
+        # One that names no file comes of printing: what else is written or read has a name.
+        complain(f"{error.filename or 'stdout'}: {error.strerror or error}")
         code = 1
     except KeyboardInterrupt:
         code = 130

@@ -199,7 +199,8 @@ def list_(
         for entry in page.items:
             write_bytes(to_json(entry.to_dict(), "an entry") + b"\n")
     elif page.items:
-        console().print(entries_table(page.items))
+        out = console()
+        out.print(entries_table(page.items, out.width))
     else:
         note("no conversations")
     if page.next is not None:

@@ -39,6 +39,9 @@ def read_conditions(texts: list[str] | None) -> dict[str, Any]:
         match = _CONDITION.fullmatch(text)
         if match is None:
             raise BadParameter(f"{text!r}: expected FIELD, one of {' '.join(_OPERATORS)}, VALUE", param_hint="--where")
+        if match[3].startswith("="):
+            hint = f"expected one of {' '.join(_OPERATORS)}; a value that begins with = has a space before it"
+            raise BadParameter(f"{text!r}: {match[2]}= is no operator: {hint}", param_hint="--where")
         field, sign, value = match[1].strip(), match[2], match[3].strip()
         conditions = where.setdefault(field, {})
         if _OPERATORS[sign] in conditions:

@@ -6,6 +6,7 @@ while it searches, and this is the one place that may use them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -80,7 +81,7 @@ def run_export(target: Target, place: str, job: Job) -> Exported:
         StorageError: as for `Archive.export`.
     """
     redaction = Redaction(job.redact)
-    with target.open() as archive, time_limit(redaction):
+    with target.open() as archive, time_limit(redaction), _naming(place if place != "-" else "stdout"):
         total = archive.count(job.where) if sys.stderr.isatty() and place != "-" else None
         with export_progress(total) as progress:
             if place == "-" or _is_device(place):
@@ -88,6 +89,17 @@ def run_export(target: Target, place: str, job: Job) -> Exported:
                     return export_stream(archive, out, job, redaction, progress, _complain)
             with open_output(target, place, as_folder=_is_folder(job)) as (output, name):
                 return export_files(archive, output, job, name, redaction, progress, _complain)
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Let an error that comes of writing name the place, where it names no file: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = place
+        raise
 
 
 def _complain(conversation_id: str, error: StorageError) -> None:
@@ -133,6 +145,7 @@ def open_output(
 
     Raises:
         BadParameter: it is no place to write to, or it is in the archive.
+        FileNotFoundError: the folder that the file is to be in is not there.
     """
     if place.startswith("s3://"):
         with reading("--output"):
@@ -156,6 +169,8 @@ def open_output(
         yield Folder(path), None
     else:
         path = Path(os.path.realpath(path))  # through a symbolic link, which itself stays
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
         folder = Folder(path.parent, f".{path.name}.checkpoint/")
         with reading("--output"):
             check_apart(target.url, folder)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +25,13 @@ from s3conv.model.message import as_utc
 # Controls of C0 and C1, and what changes the direction or the lines of text: they could hide or forge what is shown.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _WIDE = 10_000
+
+_GAP = 3
+"""Columns of the terminal between two columns of a table."""
+_TITLE = 20, 60
+"""The least and the most that are shown of a title which is as long."""
+_LEAST_WANTED = ("size", "branches", "messages", "updated (UTC)", "title")
+"""Columns of a list in the order in which they are left out."""
 
 
 def printable(text: str, lines: bool = False) -> str:
@@ -76,24 +84,36 @@ def crop(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def entries_table(entries: Iterable[Entry]) -> Table:
-    """A list of conversations, for people."""
+def entries_table(entries: Sequence[Entry], width: int) -> Table:
+    """A list of conversations, for people, on a terminal that is `width` wide.
+
+    Ids stay whole, so that they can be copied. Where there is no room for all, titles are cropped, then columns left
+    out; an id is broken into lines only where it is wider than the terminal.
+    """
+    columns = {
+        "conversation": [printable(entry.conversation_id) for entry in entries],
+        "updated (UTC)": [short_time(entry.updated_at) for entry in entries],
+        "messages": [f"{entry.message_count:,}" for entry in entries],
+        "branches": [f"{entry.branch_count:,}" for entry in entries],
+        "size": [short_size(entry.size) for entry in entries],
+        "title": [crop(title_of(entry.metadata), _TITLE[1]) for entry in entries],
+    }
+    widths = {name: max(map(cell_len, (name, *texts))) for name, texts in columns.items()}
+    widest_title = widths["title"]
+    widths["title"] = min(widest_title, _TITLE[0])
+    for name in _LEAST_WANTED:
+        left = width - sum(widths.values()) - _GAP * (len(widths) - 1)
+        if left >= 0:
+            widths["title"] = min(widest_title, _TITLE[1], widths["title"] + left)
+            break
+        del widths[name]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("conversation", overflow="fold")
-    table.add_column("updated (UTC)", no_wrap=True)
-    table.add_column("messages", justify="right")
-    table.add_column("branches", justify="right")
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("title", overflow="ellipsis", no_wrap=True, max_width=60)
-    for entry in entries:
-        table.add_row(
-            Text(printable(entry.conversation_id)),
-            short_time(entry.updated_at),
-            f"{entry.message_count:,}",
-            f"{entry.branch_count:,}",
-            short_size(entry.size),
-            Text(crop(title_of(entry.metadata), 60)),
-        )
+    for name, cells in widths.items():
+        justify: JustifyMethod = "right" if name in ("messages", "branches", "size") else "left"
+        overflow: OverflowMethod = "fold" if name == "conversation" else "ellipsis"
+        table.add_column(name, width=min(cells, width), justify=justify, overflow=overflow, no_wrap=overflow != "fold")
+    for row in zip(*(columns[name] for name in widths), strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -42,7 +42,7 @@ def conversation_lines(state: ConversationState, full: bool = False) -> Iterator
     waiting: list[tuple[Node, str, str, str | None, int]] = [(state.message_tree, "", "", "", 0)]
     while waiting:
         node, first, rest, node_id, level = waiting.pop()
-        yield Text(rest.rstrip())
+        yield Text((rest if first == rest else f"{first[:-3]}│").rstrip())
         begins_branch = node.parent is not None and len(node.parent.children) > 1
         yield _headline(node, first, node_id if begins_branch else None, node is current, id(node) in on_path)
         for text, style in _body(node.data.message, full):

@@ -42,7 +42,7 @@ class PageWriter:
             from s3conv.exchange import html, html_index, markdown
         except ImportError as error:
             raise StorageError(
-                f"pages and Markdown files need {error.name}, which is not installed: pip install 's3conv[cli]'"
+                f"pages and Markdown files need {error.name}, which is missing: from a checkout, pip install '.[cli]'"
             ) from error
         self._html, self._index, self._markdown = html, html_index, markdown
         self._file = file

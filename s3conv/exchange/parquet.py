@@ -86,7 +86,7 @@ class ParquetWriter:
             import pyarrow.parquet
         except ImportError as error:
             raise StorageError(
-                "Parquet needs pyarrow, which is not installed: pip install 's3conv[parquet]'"
+                "Parquet needs pyarrow, which is not installed: from a checkout, pip install '.[parquet]'"
             ) from error
         self._arrow: Any = pyarrow
         # The default pool keeps what it was given: a long export would take half as much memory again.

@@ -102,7 +102,7 @@ def _open_s3(url: str, rest: str, asynchronous: bool, options: StoreOptions) -> 
     bucket, _, prefix = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):
         hint = "; use the alias of an access point in place of its ARN" if rest.startswith("arn:") else ""
-        raise InvalidInputError(f"{url!r} names no bucket: expected s3://bucket/prefix{hint}")
+        raise InvalidInputError(f"{url!r}: {bucket!r} is no bucket's name: expected s3://bucket/prefix{hint}")
     if bucket.endswith("--x-s3"):
         raise InvalidInputError(
             f"{url!r} is a directory bucket: S3 lists those in no order, an archive needs byte order"

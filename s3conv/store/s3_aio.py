@@ -103,7 +103,7 @@ def require_aioboto3() -> object:
     try:
         import aioboto3
     except ImportError as error:
-        raise StorageError('asynchronous use of s3:// needs aioboto3: pip install "s3conv[aio]"') from error
+        raise StorageError("asynchronous use of s3:// needs aioboto3: from a checkout, pip install '.[aio]'") from error
     module: object = aioboto3
     return module
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 import s3conv
 from s3conv import Archive, ConversationState
@@ -47,8 +48,8 @@ def run(*arguments: str | Path, code: int = 0, **more: Any) -> Done:
     """Run a command in pipes; it must end with `code` and without a traceback."""
     variables = environment(**more.pop("env", {}))
     done = subprocess.run(
-        [*RUN, *map(str, arguments)], env=variables, capture_output=True, timeout=120, check=False,
-        **{"stdin": subprocess.DEVNULL, **more},
+        [*RUN, *map(str, arguments)], env=variables, timeout=120, check=False,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
     )  # fmt: skip
     result = Done(done.args, done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in result.err, result.err
@@ -218,6 +219,16 @@ def test_export_does_not_write_into_its_archive(chats: Path, place: str, options
     assert run("list", chats, "--count").out == "3\n"
 
 
+def test_what_cannot_be_written_is_named(chats: Path, tmp_path: Path) -> None:
+    missing = run("export", chats, "-o", tmp_path / "no" / "x.jsonl", code=1)
+    assert missing.err == f"s3conv: {tmp_path}/no: No such file or directory\n"
+    assert run("export", chats, "-o", "/dev/full", code=1).err == "s3conv: /dev/full: No space left on device\n"
+    for command in ("export", "list"):
+        with Path("/dev/full").open("wb") as full:
+            done = run(command, chats, code=1, stdout=full)
+        assert done.err == "s3conv: stdout: No space left on device\n"
+
+
 def test_export_to_a_folder_of_shards(chats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     said = json.loads(run("export", chats, "--shards", "2", "-o", target, "--json").out)
@@ -367,13 +378,17 @@ def test_a_damaged_document_is_named(chats: Path) -> None:
 def test_version_and_help() -> None:
     assert run("--version").out == f"s3conv {s3conv.__version__}\n"
     assert "Usage: s3conv list" in run("list", "-h").out
+    done = subprocess.run(
+        [sys.executable, "-m", "s3conv", "--version"], env=environment(), capture_output=True, text=True
+    )
+    assert done.stdout == f"s3conv {s3conv.__version__}\n"
 
 
 def test_without_the_extra_it_says_how_to_install_it() -> None:
     code = "import sys; sys.modules['typer'] = None; from s3conv.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "s3conv: the command line needs typer and rich: install it with: pip install 's3conv[cli]'\n"
+    assert done.stderr == "s3conv: the command line needs typer and rich: from a checkout, pip install '.[cli]'\n"
 
 
 def test_a_pipe_that_closes_early_is_quiet(chats: Path) -> None:
@@ -398,10 +413,10 @@ def test_a_console_that_lacks_characters(tmp_path: Path, export: Callable[..., P
     assert "だし" in run("list", tmp_path / "a", "--json", env=ascii_only).out
 
 
-def on_terminal(*arguments: str | Path, typed: bytes = b"") -> tuple[int, str]:
+def on_terminal(*arguments: str | Path, typed: bytes = b"", **more: str) -> tuple[int, str]:
     """Run a command on a terminal of its own; its exit code, and all that it shows."""
     ours, theirs = pty.openpty()
-    variables = environment(TERM="xterm-256color", COLUMNS="100")
+    variables = environment(**{"TERM": "xterm-256color", "COLUMNS": "100", **more})
     variables.pop("NO_COLOR", None)
     with subprocess.Popen(
         [*RUN, *map(str, arguments)], env=variables, stdin=theirs, stdout=theirs, stderr=theirs
@@ -419,6 +434,32 @@ def on_terminal(*arguments: str | Path, typed: bytes = b"") -> tuple[int, str]:
             shown += part
     os.close(ours)
     return child.returncode, shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (30, "conversation"),
+        (40, "conversation"),
+        (60, "conversation title"),
+        (80, "conversation updated (UTC) title"),
+        (120, "conversation updated (UTC) messages branches size title"),
+    ],
+)
+def test_a_list_on_a_terminal_keeps_ids_whole(tmp_path: Path, width: int, columns: str) -> None:
+    ids = [f"6831d6d2-14a4-8009-9a2e-ab000000000{n}" for n in range(3)]
+    with Archive.create(f"file://{tmp_path}/a") as archive:
+        for name in ids:
+            archive.save(ConversationState.start(name, system="Hi", metadata={"title": f"About {name} " + "だし" * 40}))
+    _, shown = on_terminal("list", tmp_path / "a", COLUMNS=str(width))
+    head, _, *rows = re.sub("\x1b\\[[0-9;]*m", "", shown).splitlines()
+    assert head.split() == columns.split()
+    assert max(map(cell_len, (head, *rows))) <= width
+    if width > 36:
+        assert [row.split()[0] for row in rows] == ids[::-1]
+    else:
+        assert "".join(row.strip() for row in rows) == "".join(ids[::-1])
+    assert all("…" in row for row in rows) == ("title" in columns)
 
 
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, export: Callable[..., Path]) -> None:

@@ -29,6 +29,8 @@ from s3conv.cli.conditions import check_order, read_conditions
         (["metadata.n>1", "metadata.n<=5"], {"metadata.n": {"gt": 1, "lte": 5}}),
         (["metadata.n=1", "metadata.n!=5"], {"metadata.n": {"eq": 1, "ne": 5}}),
         (["metadata.title^=5", "metadata.title~=true"], {"metadata.title": {"prefix": "5", "contains": "true"}}),
+        (["metadata.sum= =A1"], {"metadata.sum": "=A1"}),
+        (['metadata.sum="=A1"'], {"metadata.sum": "=A1"}),
         (["conversation_id=5"], {"conversation_id": "5"}),
         (["conversation_id^=conv"], {"conversation_id": {"prefix": "conv"}}),
         (["message_count>=10"], {"message_count": {"gte": 10}}),
@@ -45,6 +47,12 @@ def test_conditions(texts: list[str] | None, where: dict[str, Any]) -> None:
 )
 def test_wrong_conditions(text: str) -> None:
     with pytest.raises(BadParameter):
+        read_conditions([text])
+
+
+@pytest.mark.parametrize("text", ["metadata.user_id==alice", "metadata.n!==5", "metadata.n>==5", "size <== 5"])
+def test_an_operator_of_another_language_is_no_value(text: str) -> None:
+    with pytest.raises(BadParameter, match=r"is no operator: .* a value that begins with = has a space before it"):
         read_conditions([text])
 
 

@@ -37,6 +37,16 @@ def test_branches_calls_and_the_current_one() -> None:
     ]
 
 
+def test_the_line_to_the_last_branch_is_whole() -> None:
+    state = ConversationState.start("x", system="S")
+    first = state.add_message("user", "a")
+    state.add_message("user", "b", parent=state.path_to("")[0])
+    state.add_message("assistant", "c", parent=first)
+    state.add_message("assistant", "d", parent=first)
+    lines = [line.plain for line in conversation_lines(state)]
+    assert [line for line in lines[lines.index("") :] if not line.strip(" │")] == ["", "│", "│  │", "│  │", "│"]
+
+
 def test_long_messages_show_their_first_lines() -> None:
     state = ConversationState.start("x", system="\n".join(str(n) for n in range(20)) + "\r\n" + "w" * 1000)
     assert drawn(state)[-1] == "  … 15 more lines"

@@ -158,7 +158,7 @@ def test_it_is_no_stream() -> None:
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(StorageError, match=r"pip install 's3conv\[parquet\]'"):
+    with pytest.raises(StorageError, match=r"pip install '\.\[parquet\]'"):
         written([], tmp_path, Job("parquet"))
     with pytest.raises(StorageError, match=r"pip install"):
         written(several(1), tmp_path, Job("parquet"))

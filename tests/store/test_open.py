@@ -71,6 +71,11 @@ def test_urls_that_name_no_archive(url: str) -> None:
     assert repr(url) in str(raised.value)
 
 
+def test_what_is_no_name_of_a_bucket_is_named() -> None:
+    with pytest.raises(InvalidInputError, match="'Bad_Bucket!' is no bucket's name"):
+        open_store("s3://Bad_Bucket!/x")
+
+
 @pytest.mark.parametrize("url", ["file:///x", "memory://x", "s3://bucket/x"])
 def test_options_that_are_not_known_are_named(url: str) -> None:
     options: dict[str, Any] = {"endpont_url": "http://x"}
@@ -154,7 +159,7 @@ def test_opening_loads_no_sdk_that_the_url_does_not_need() -> None:
 
 def test_without_aioboto3_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aioboto3", None)
-    with pytest.raises(StorageError, match=r'pip install "s3conv\[aio\]"'):
+    with pytest.raises(StorageError, match=r"pip install '\.\[aio\]'"):
         open_store("s3://bucket/x", asynchronous=True)
 
 
