@@ -167,7 +167,8 @@ async def _candidates(
     low, high = conditions.key_range(view.partition_by)
     bounded = bool(low or high)
     from_log: set[str] = set()
-    of_id, lasting = conditions.of_id(), conditions.lasting()
+    unconfirmed, of_id = view.told.unconfirmed, conditions.of_id()
+    speaking, lasting = view.told.speaking, conditions.lasting()
     placed = {
         entry.conversation_id
         for entry in view.log.values()
@@ -181,15 +182,19 @@ async def _candidates(
         async for rows in stream:
             for key, revision, _, gone, line in rows:
                 conversation_id = key[2]
-                unconfirmed = conversation_id in view.told.unconfirmed
-                if (line or not unconfirmed) and (gone or (bounded and not _inside(key, low, high))):
+                elsewhere = gone or (bounded and not _inside(key, low, high))
+                if elsewhere and (line or conversation_id not in unconfirmed):
                     continue
                 answer: bool | None = True
                 told = view.log.get(conversation_id)
                 if conditions.conditions:
                     entry = decode_row(line, view.context.name(SEGMENTS)) if line else view.log[conversation_id]
-                    speaking = conversation_id in view.told.speaking
-                    answer = (of_id if unconfirmed else lasting if speaking else conditions).matches(entry)
+                    if conversation_id in unconfirmed:
+                        answer = of_id.matches(entry)
+                    elif conversation_id in speaking:
+                        answer = lasting.matches(entry)
+                    else:
+                        answer = conditions.matches(entry)
                     if answer is False:
                         continue
                 if told is not None:

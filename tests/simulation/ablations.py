@@ -327,6 +327,35 @@ def missing_is_nothing() -> AbstractContextManager[Any]:
     return _patched(("s3conv.core.index.read_intents", read_intents))
 
 
+def export_believes_what_is_announced() -> AbstractContextManager[Any]:
+    """What a young intent announces hides what the document says from an export."""
+    return _told(lambda told: replace(told, unconfirmed=set()))
+
+
+def export_believes_the_activity_of_intents() -> AbstractContextManager[Any]:
+    """An export filters by the activity that the index knows of, also where saves go unannounced."""
+    return _told(lambda told: replace(told, speaking=set()))
+
+
+def export_believes_the_index() -> AbstractContextManager[Any]:
+    """What the index says of a conversation is not asked of its document."""
+
+    async def believed(*_: Any) -> bool:
+        return True
+
+    return _patched(("s3conv.core.exporting._matches", believed))
+
+
+def _told(change: Callable[[log.Told], log.Told]) -> AbstractContextManager[Any]:
+    """The log says something else of what is not certain."""
+    settle = log.settle
+
+    async def settled(context: Context, cache: Any, by_id: dict[str, list[Seen]]) -> log.Told:
+        return change(await settle(context, cache, by_id))
+
+    return _patched(("s3conv.core.index.settle", settled))
+
+
 # --- maintaining -----------------------------------------------------------------------------------------------------
 
 
@@ -538,6 +567,9 @@ ALL: dict[str, Ablation] = {
         manifest_before_log,
         rows_not_looked_up,
         missing_is_nothing,
+        export_believes_what_is_announced,
+        export_believes_the_activity_of_intents,
+        export_believes_the_index,
         fold_believes_intents,
         fold_deletes_first,
         fold_drops_at_once,

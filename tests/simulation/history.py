@@ -64,6 +64,8 @@ class History:
     calls: list[Call] = field(default_factory=list)
     acked: dict[str, int] = field(default_factory=dict)
     """The newest announced revision of each conversation that somebody was told of as saved."""
+    told: dict[str, int] = field(default_factory=dict)
+    """The newest one, also of those that an activity window left unannounced."""
     violations: list[str] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
     """What the manifest names."""
@@ -161,6 +163,8 @@ class History:
         """Note that a caller was told that its save is made."""
         for version in reversed(self.versions.get(call.conversation_id, [])):
             if version.stamp.write in call.writes:
+                last = self.told.get(call.conversation_id, 0)
+                self.told[call.conversation_id] = max(last, version.stamp.revision)
                 if self.announced(call.conversation_id, version.stamp.write):
                     known = self.acked.get(call.conversation_id, 0)
                     self.acked[call.conversation_id] = max(known, version.stamp.revision)

@@ -16,7 +16,7 @@ from unittest import mock
 
 from s3conv import ConversationState
 from s3conv.bridge import run_sync
-from s3conv.core import commit, editing, folding, listing, loading, log, maintaining, saving
+from s3conv.core import commit, editing, exporting, folding, listing, loading, log, maintaining, saving
 from s3conv.core.commit import STALE
 from s3conv.core.context import Context
 from s3conv.core.folding import DEAD_MOVE
@@ -25,7 +25,7 @@ from s3conv.core.segments import IndexCache, read_manifest
 from s3conv.core.window import MARGIN
 from s3conv.errors import ConflictError, OutcomeUnknownError, PartialSaveError, StorageError, UnavailableError
 from s3conv.format.control import Descriptor
-from s3conv.format.document import LINEAGE, Stamp, encode_document
+from s3conv.format.document import LINEAGE, Document, Stamp, encode_document
 from s3conv.format.entry import Entry, Intent, encode_intent, entry_of, partition_of
 from s3conv.format.keys import DESCRIPTOR, LOG, MANIFEST, document_key, intent_key, log_prefix
 from s3conv.format.manifest import Manifest, RunName
@@ -63,6 +63,7 @@ class Profile:
     maintainers: tuple[int, int] = (1, 3)
     turns: tuple[int, int] = (2, 6)
     hows: tuple[str, ...] = ("raise", "merge", "merge", "overwrite", "edit", "delete", "many", "fresh")
+    looks: tuple[str, ...] = ("list", "newest", "iterate", "export")
     windows: tuple[float, ...] = (0.0, 0.0, WINDOW)
     moves: float = 0.5
     """How many of the saves change more than activity."""
@@ -98,6 +99,7 @@ PROFILES = {
         jump=0.03,
     ),
     "chats": Profile(
+        looks=("list", "newest", "export", "export"),
         windows=(WINDOW,),
         hows=("raise", "merge", "merge", "edit"),
         moves=0.1,
@@ -145,6 +147,15 @@ PROFILES = {
         jumps=(61.0,),
         arrivals=0.01,
     ),
+    "exports": Profile(
+        readers=(2, 3),
+        looks=("export",),
+        hows=("merge", "edit", "delete"),
+        moves=1.0,
+        faults=Faults(pause=0.1, crash_before=0.02),
+        pauses=(20.0, 40.0, 200.0),
+        jumps=(20.0, 65.0, DAY + 10),
+    ),
     "mergers": Profile(maintainers=(3, 4), readers=(1, 1), turns=(4, 8), faults=Faults(pause=0.03), pauses=(5.0, 20.0)),
 }
 
@@ -161,6 +172,7 @@ def scaled(world: World) -> Iterator[None]:
             ("s3conv.format.blocks.BLOCK", 300),
             ("s3conv.core.merging.SEGMENT", 250),
             ("s3conv.core.merging.MAX_SEGMENT", 400),
+            ("s3conv.core.exporting.STREAMED", 1),
             ("s3conv.core.maintaining.FULL_TAIL", 450),
             ("s3conv.core.maintaining.FULL_MID", 700),
             ("s3conv.core.maintaining.SLICE", 7),
@@ -278,7 +290,7 @@ def prepare(world: World, history: History) -> None:
         run_sync(put(document_key(conversation_id), body, metadata=stamp.hints()))
         history.announce(intent)
         history._document(body)
-        history.acked[conversation_id] = revision
+        history.acked[conversation_id] = history.told[conversation_id] = revision
 
 
 # --- writers ---------------------------------------------------------------------------------------------------------
@@ -430,7 +442,7 @@ def _note_outcome(me: Actor, call: Call, error: StorageError | None) -> None:
 
 
 async def reader(me: Actor, profile: Profile) -> None:
-    """Lists of every kind, each compared with what could have been seen."""
+    """Lists of every kind, and exports, each compared with what could have been seen."""
     rng = me.world.rng
     for _ in range(rng.randint(*profile.turns)):
         where: dict[str, Any] = {}
@@ -439,8 +451,11 @@ async def reader(me: Actor, profile: Profile) -> None:
         if rng.random() < 0.4:
             where["metadata.title"] = rng.choice(TITLES)
         floors, began = dict(me.history.acked), me.world.now
-        how = rng.choice(("list", "newest", "iterate"))
+        how = rng.choice(profile.looks)
         try:
+            if how == "export":
+                await _export(me, where)
+                continue
             if how == "iterate":
                 found = [entry async for entry in listing.iterate(me.context, me.cache, where, "created_at", "latest")]
             else:
@@ -455,7 +470,10 @@ async def reader(me: Actor, profile: Profile) -> None:
 
 
 def matches(where: dict[str, Any], entry: Entry) -> bool:
-    return all(entry.metadata.get(name.removeprefix("metadata.")) == value for name, value in where.items())
+    """Whether an entry has the metadata of `where`, and at least as many messages as it may ask for."""
+    metadata = {name.removeprefix("metadata."): value for name, value in where.items() if name != "message_count"}
+    least = where.get("message_count", {"gte": 0})["gte"]
+    return entry.message_count >= least and all(entry.metadata.get(name) == metadata[name] for name in metadata)
 
 
 def _check_list(me: Actor, where: dict[str, Any], floors: dict[str, int], began: float, found: list[Entry]) -> None:
@@ -489,6 +507,45 @@ def _check_list(me: Actor, where: dict[str, Any], floors: dict[str, int], began:
 def _bare(entry: Entry) -> Entry:
     """Without its size, which an intent of an activity window knows about only."""
     return Entry(**{**{name: getattr(entry, name) for name in entry.__struct_fields__}, "size": 0})
+
+
+async def _export(me: Actor, where: dict[str, Any]) -> None:
+    """An export that takes its time, while others write and maintain."""
+    history, rng = me.history, me.world.rng
+    if rng.random() < 0.5:
+        where["message_count"] = {"gte": rng.randint(2, 5)}
+    me.context.store.fan_out = rng.choice((1, 3))
+    floors = dict(history.told)
+    before = {conversation_id: len(versions) for conversation_id, versions in history.versions.items()}
+    found = []
+    async for document in exporting.export(me.context, me.cache, where):
+        found.append(document)
+        if rng.random() < 0.3:
+            await me.context.runner.sleep(rng.choice((1.0, 10.0, 100.0)))
+    me.world.counts["export"] += 1
+    _check_export(me, where, floors, before, found)
+
+
+def _check_export(
+    me: Actor, where: dict[str, Any], floors: dict[str, int], before: dict[str, int], found: list[Document]
+) -> None:
+    """An export gives what has met the filter since before it began, once, as it was meanwhile.
+
+    Since before it began: as those who saved it were told. What nobody was told of, the index may not know yet.
+    """
+    history = me.history
+    for conversation_id in history.ids:
+        given = [one.stamp.revision for one in found if one.conversation_id == conversation_id]
+        versions = history.versions.get(conversation_id, [])
+        fit = {one.stamp.revision for one in versions if not one.deleted and matches(where, one.entry)}
+        meanwhile = [one.stamp.revision for one in versions[max(before.get(conversation_id, 0) - 1, 0) :]]
+        since = [one.stamp.revision for one in versions if one.stamp.revision >= floors.get(conversation_id, 0)]
+        if len(given) > 1:
+            history.violation(f"{me.client.name}: an export of {where} gives {conversation_id} twice, at {given}")
+        elif given and given[0] not in fit.intersection(meanwhile):
+            history.violation(f"{me.client.name}: an export of {where} gives {conversation_id} at {given[0]}")
+        elif not given and conversation_id in floors and fit.issuperset(since):
+            history.violation(f"{me.client.name}: an export of {where} misses {conversation_id} at {since}")
 
 
 # --- maintainers -----------------------------------------------------------------------------------------------------
