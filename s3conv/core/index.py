@@ -45,6 +45,9 @@ RESTARTS = 10
 KEPT = 64
 """Most blocks of base that one search remembers: more would drive out what is worth it."""
 
+AT_ONCE = 256 * 1024
+"""Most bytes of base among which all blocks that may still be needed are fetched at once: to ask again takes longer."""
+
 LAST_WAVE = 32
 """Blocks of base that are chosen as the most promising; what then is still needed is read in the order of its keys."""
 
@@ -208,6 +211,9 @@ async def top_hits(
 ) -> None:
     """As `every_hit`, for an order by `updated_at`: base is read from its promising blocks on.
 
+    It is asked once for the best, and once for all that may still be needed, where these lie together. Where they do
+    not, it is read in waves that grow.
+
     Args:
         view: the index.
         conditions: what is searched for.
@@ -218,7 +224,7 @@ async def top_hits(
     """
     search = await _Search.begin(view, conditions)
     wanted = search.blocks("base")
-    bounds = []
+    bounds: list[tuple[int, Segment, int]] = []
     for segment, blocks in wanted:
         fence = search.fences[segment.name]
         for block in blocks:
@@ -227,21 +233,30 @@ async def top_hits(
                 continue
             bounds.append((newest if descending else oldest, segment, block))
     bounds.sort(key=lambda one: one[0], reverse=descending)
+
+    def blocks_of(begin: int, end: int) -> Wanted:
+        return _together([(segment, [block]) for _, segment, block in bounds[begin:end]])
+
     tail, mid = search.blocks("tail"), search.blocks("mid")
-    begin, wave = 0, 2
-    best: Wanted = [(segment, [block]) for _, segment, block in bounds[:wave]]
-    await search.prefetch([*tail, *mid, *best, *search.places_of_log()])
+    # Two blocks at first, if one request gets them: with that for what lies between all others, there are two of base.
+    begin, wave = 0, 2 if len(search.pieces(blocks_of(0, 2))) == 1 else 1
+    await search.prefetch([*tail, *mid, *blocks_of(0, wave), *search.places_of_log()])
     await search.log_hits(judge)
     await search.run_hits("tail", tail, judge)
     await search.run_hits("mid", mid, judge)
     while begin < len(bounds) and not enough(bounds[begin][0]):
-        best = [(segment, [block]) for _, segment, block in bounds[begin : begin + wave]]
-        await search.run_hits("base", _together(best), judge)
+        if begin:
+            needed = bisect_left(bounds, True, begin, key=lambda bound: enough(bound[0]))
+            between: Wanted = [(one, range(blocks[0], blocks[-1] + 1)) for one, blocks in blocks_of(begin, needed)]
+            if sum(piece.span.length for piece in search.pieces(between)) <= AT_ONCE:
+                await search.prefetch(between)
+                wave = needed - begin
+            elif wave < LAST_WAVE:
+                wave = max(4, 2 * wave)
+            else:  # few match, or much is wanted
+                wave = needed - begin
+        await search.run_hits("base", blocks_of(begin, begin + wave), judge)
         begin += wave
-        if wave < LAST_WAVE:
-            wave *= 2
-        else:  # few match, or much is wanted: all that may still be needed
-            wave = bisect_left(bounds, True, min(begin, len(bounds)), key=lambda bound: enough(bound[0])) - begin
 
 
 Wanted = list[tuple[Segment, Sequence[int]]]
@@ -321,12 +336,13 @@ class _Search:
         """Fetch blocks of several runs at once, that would else be fetched one run after the other."""
         if sum(len(blocks) for _, blocks in wanted) > KEPT:
             return
-        pieces = self._pieces(_together(wanted))
+        pieces = self.pieces(_together(wanted))
         async with aclosing(texts_of(self.view.context, self.view.cache, pieces, keep=True)) as fetched:
             async for _ in fetched:
                 pass
 
-    def _pieces(self, wanted: Wanted) -> list[Piece]:
+    def pieces(self, wanted: Wanted) -> list[Piece]:
+        """What to fetch for some blocks, each piece by one request."""
         return [piece for segment, blocks in wanted for piece in pieces_of(segment, self.fences[segment.name], blocks)]
 
     async def log_hits(self, judge: Judge) -> None:
@@ -338,7 +354,7 @@ class _Search:
     async def run_hits(self, run: RunName, wanted: Wanted, judge: Judge) -> None:
         """The rows of some blocks of a run, but for those that something newer has overtaken."""
         view = self.view
-        pieces = self._pieces(wanted)
+        pieces = self.pieces(wanted)
         keep = run != "base" or sum(len(blocks) for _, blocks in wanted) <= KEPT
         chosen = {(segment.name, block) for segment, blocks in wanted for block in blocks}
         newer = RUNS[: RUNS.index(run)]
@@ -388,7 +404,7 @@ class _Search:
         revisions: dict[SortKey, int] = {}
         wanted = {hit.key for hit in hits}
         keep = run != "base" or sum(len(blocks) for _, blocks in places) <= KEPT
-        async with aclosing(texts_of(view.context, view.cache, self._pieces(places), keep=keep)) as fetched:
+        async with aclosing(texts_of(view.context, view.cache, self.pieces(places), keep=keep)) as fetched:
             async for piece, texts in fetched:
                 for text in texts:
                     rows = view.reader.block(text, view.name(piece.segment))

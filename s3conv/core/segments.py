@@ -163,19 +163,23 @@ async def texts_of(
     """
 
     async def fetch(piece: Piece) -> tuple[Piece, list[bytes]]:
-        segment, fence, (first, last, start, length) = piece
-        known = [cache.texts.get((segment.name, block)) for block in range(first, last)]
-        texts = [text for text in known if text is not None]
-        if len(texts) < len(known):
-            body = await get_range(context, segment, start, length)
+        segment, fence, span = piece
+        texts = [cache.texts.get((segment.name, block)) for block in range(span.first, span.last)]
+        unknown = [block for block, text in enumerate(texts, span.first) if text is None]
+        if unknown:
+            # From the first to the last of them, in one request: what lies between is fetched again.
+            first, last = unknown[0], unknown[-1] + 1
+            start, end = fence.offsets[first], fence.offsets[last]
+            body = await get_range(context, segment, start, end - start)
             try:
-                texts = read_blocks(body, fence.lengths[first:last], fence.rows[first:last], context.name(segment.key))
+                read = read_blocks(body, fence.lengths[first:last], fence.rows[first:last], context.name(segment.key))
             except CorruptError as error:
                 raise IndexDamagedError(f"{error}; {REPAIR}") from None
+            texts[first - span.first : last - span.first] = read
             if keep:
-                for block, text in enumerate(texts, first):
+                for block, text in enumerate(read, first):
                     cache.texts.put((segment.name, block), text)
-        return piece, texts
+        return piece, [text for text in texts if text is not None]
 
     async with aclosing(ordered_map(context.runner, fetch, pieces, window or context.store.fan_out)) as fetched:
         async for one in fetched:

@@ -17,7 +17,7 @@ from s3conv.core.log import list_log
 from s3conv.core.segments import read_manifest
 from s3conv.format.entry import Intent, encode_intent, entry_of
 from s3conv.format.keys import LOG, SEGMENTS, intent_key, log_prefix
-from s3conv.format.manifest import Manifest
+from s3conv.format.manifest import RUNS, Manifest
 from s3conv.format.rows import RowReader
 from s3conv.store.base import PreconditionFailed
 from tests.core.conftest import NoWait, open_scripted
@@ -115,6 +115,52 @@ def test_newest_20_of_all_is_3_requests_and_of_a_partition_8_at_most(
     store.reset()
     assert cold.list({"metadata.user_id": "user4"}, limit=20, consistency="snapshot").items == page.items
     assert store.counts == {"get": 1}
+
+
+@pytest.mark.parametrize("stride", [1, 7, 37, 101])
+def test_newest_20_of_a_partition_is_8_requests_though_its_old_ones_were_opened_again(
+    stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3conv.format.blocks.BLOCK", 2_000)
+    archive, store = opened()
+    states = [start(f"c{number}", "bob", number) for number in range(400)]
+    for number, state in enumerate(states):
+        state.updated_at += timedelta(days=number * stride % 400)
+    for begin, end, tail, mid in ((0, 360, 0, 0), (360, 390, 0, 10**6), (390, 400, 10**6, 10**6)):
+        monkeypatch.setattr(maintaining, "FULL_TAIL", tail)
+        monkeypatch.setattr(maintaining, "FULL_MID", mid)
+        archive.save_many([*states[begin:end], *(start(f"{user}{end}", user, end) for user in ("alice", "carol"))])
+        archive.maintain()
+    assert all(manifest_of(archive).run(name) for name in RUNS)
+    states.sort(key=lambda state: state.updated_at)
+    for order, expected in (("-updated_at", states[:-21:-1]), ("updated_at", states[:20])):
+        cold = fresh(store)
+        cold.load("nothing")
+        store.reset()
+        page = cold.list({"metadata.user_id": "bob"}, order, limit=20)
+        assert [entry.updated_at for entry in page.items] == [state.updated_at for state in expected]
+        assert sum(store.counts.values()) <= 8
+    cold = fresh(store)
+    cold.load("nothing")
+    store.reset()
+    assert cold.list({"metadata.user_id": "bob", "metadata.none": {"exists": True}}, limit=20).items == []
+    assert sum(store.counts.values()) <= 8
+
+
+def test_known_blocks_at_the_ends_of_a_range_are_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3conv.format.blocks.BLOCK", 2_000)
+    archive, store = opened()
+    archive.save_many([start(f"c{number}", day=number) for number in range(100)])
+    archive.maintain()
+    (segment,) = manifest_of(archive).tail
+    lengths = segment.fence.lengths if segment.fence else []
+    cold = fresh(store)
+    for number in (0, 99):
+        day = start("c", day=number).created_at
+        assert cold.count({"metadata.user_id": "alice", "created_at": day}) == 1
+    read = store.bytes_read
+    assert cold.count() == 100
+    assert store.bytes_read - read == sum(lengths[1:-1])
 
 
 def test_a_snapshot_shows_what_was_folded() -> None:
