@@ -221,12 +221,13 @@ def check_export(output: Output) -> Checked:
     """Compare an export with its manifest, by itself: nothing is asked of the archive.
 
     Raises:
-        InvalidInputError: there is no manifest, so that the export is not finished, or is none.
+        InvalidInputError: there is no manifest, so that the export is not finished, not in shards, or is none.
     """
     manifest = read_manifest(output)
     if manifest is None:
         raise InvalidInputError(
-            f"{output.url} has no {MANIFEST}: it is no export, or one that is not finished; export again to go on"
+            f"{output.url} has no {MANIFEST}, which a finished export in shards has: export again to go on with one "
+            "that was interrupted; a single file, and pages, have none, and cannot be checked"
         )
     problems = []
     named = {shard.name for shard in manifest.shards}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import IO, Any
 
 from s3conv.archive import Archive
@@ -31,7 +32,7 @@ from s3conv.exchange.outputs import Output, check_apart
 from s3conv.exchange.pages import INDEX
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.rendering import LeftOut
-from s3conv.exchange.writing import Format, LineWriter, Reader, Writer, format_named
+from s3conv.exchange.writing import FORMATS, Format, LineWriter, Reader, Writer, format_named
 from s3conv.format.document import Document
 from s3conv.format.entry import index_time
 from s3conv.format.filters import Where, list_hash, parse_order, parse_where
@@ -346,6 +347,11 @@ def _begin(
             raise InvalidInputError(f"{what}: expected a whole number of at least 1, found {value!r}")
     if job.shards is not None and job.shard_size is not None:
         raise InvalidInputError("shards and shard_size: expected one of them")
+    if name is not None and (ending := _another_ending(name, form)):
+        raise InvalidInputError(
+            f"{name!r} ends in {ending}, and would be {form.name}: choose the format that is meant, or a name in "
+            f"{form.suffix}; to pack it, export to a stream and pipe that into another program"
+        )
     checkpoint = open_checkpoint(output, _settings(archive, job, branches), index_time(utcnow()))
     if form.pages is not None:
         if name is not None or job.shards or job.shard_size:
@@ -392,6 +398,13 @@ def _settings(archive: Archive, job: Job, branches: Branches) -> dict[str, Any]:
         "shards": job.shards,
         "shard_size": job.shard_size,
     }
+
+
+def _another_ending(name: str, form: Format) -> str | None:
+    """The ending of a name, if it says that the file is something else than this format."""
+    ending = PurePath(name).suffix.lower()
+    others = {".gz", ".zst", ".zip", *(one.suffix for one in FORMATS.values())} - {form.suffix}
+    return ending if ending in others else None
 
 
 def _shard_name(checkpoint: Checkpoint, form: Format) -> str:

@@ -76,7 +76,10 @@ def _read_place(place: Place, count: Callable[[int], None], only: str | None) ->
         if not read and not place.folder:
             yield Problem(place.name, "", "holds no conversations")
     except READ_ERRORS as error:
-        yield Problem(place.name, "", f"cannot be read: {said(error)}")
+        reason = f"cannot be read: {said(error)}"
+        if "://" in place.name and isinstance(error, FileNotFoundError):
+            reason += "; expected a path: copy it to the disk first, or pipe it into -"
+        yield Problem(place.name, "", reason)
         read = True
     return read
 

@@ -203,7 +203,9 @@ def _in_folder(folder: Path, named: str) -> Iterator[Place | Skipped]:
     for path in paths:
         if path.is_dir() and not path.is_symlink() and path.name != "__MACOSX":  # a link may lead back to where it is
             yield from _in_folder(path, named)
-        elif not path.is_dir() and _may_be_read(path.name):
+        elif path.exists() and not path.is_file():
+            yield Skipped(os.path.relpath(path, named))  # a folder's link; a pipe, which may never give anything
+        elif _may_be_read(path.name):
             yield Place(path, named)
         else:
             yield Skipped(os.path.relpath(path, named))

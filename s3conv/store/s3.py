@@ -39,7 +39,14 @@ _BODY_ATTEMPTS = 4
 """GETs until a body arrives whole. The SDK retries a request, but not the reading of its answer."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-_CONTENT_TYPES = {".zst": "application/zstd", ".json": "application/json"}
+_CONTENT_TYPES = {
+    ".zst": "application/zstd",
+    ".json": "application/json",
+    # Of exports, which people open.
+    ".jsonl": "text/plain; charset=utf-8",
+    ".md": "text/markdown; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+}
 
 
 class S3Store:

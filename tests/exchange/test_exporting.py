@@ -576,6 +576,18 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("x.parquet", "jsonl"), ("x.jsonl.gz", "jsonl"), ("x.HTML", "jsonl"), ("x.jsonl", "parquet"), ("x.zst", "openai")],
+)
+def test_a_name_that_says_something_else_is_refused(tmp_path: Path, name: str, form: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"ends in .*, and would be {form}: choose the format"):
+        export_files(chats(1), Folder(tmp_path, ".x/"), Job(form), name)
+    assert not any(tmp_path.iterdir())
+    for plain in ("x", "x.json", "x.v2", "x.txt"):
+        export_files(chats(1), Folder(tmp_path, ".x/"), Job(form), plain)
+
+
 # --- checking -------------------------------------------------------------------------------------------------------
 
 
@@ -608,7 +620,7 @@ def test_a_check_finds_what_is_wrong(output: Output) -> None:
 
 
 def test_a_check_of_what_is_no_finished_export_says_so(output: Output) -> None:
-    with pytest.raises(InvalidInputError, match=r"has no _manifest\.json"):
+    with pytest.raises(InvalidInputError, match=r"has no _manifest\.json.*a single file, and pages, have none"):
         check_export(output)
     output.put("_manifest.json", b"{")
     with pytest.raises(CorruptError, match=r"_manifest\.json cannot be used"):

@@ -237,6 +237,21 @@ def test_a_forced_format_leaves_settings_alone_all_the_same(tmp_path: Path) -> N
     assert ignored == Ignored(str(tmp_path / "export.zip"), "user.json")
 
 
+def test_a_pipe_in_a_folder_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "a.json").write_bytes(chats("a"))
+    (tmp_path / "gone.json").symlink_to(tmp_path / "nothing")
+    found, gone, pipe = read_conversations(tmp_path)
+    assert ids([found]) == ["a"]
+    assert str(gone) == f"{tmp_path}/gone.json: cannot be read: No such file or directory"
+    assert pipe == Ignored(str(tmp_path), "pipe.json")
+
+
+def test_a_url_is_no_file() -> None:
+    (problem,) = read_conversations("s3://bucket/chats.jsonl")
+    assert "No such file or directory; expected a path: copy it to the disk first" in str(problem)
+
+
 def test_a_folder_that_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b.json").write_bytes(chats("b"))

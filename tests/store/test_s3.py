@@ -131,11 +131,18 @@ def test_owner_and_key_are_sent(kind: str, request: pytest.FixtureRequest) -> No
 @KINDS
 def test_objects_say_what_they_hold(kind: str, request: pytest.FixtureRequest, s3_client: Any, s3_place: Place) -> None:
     async def body(store: ObjectStore, client: Any) -> None:
-        for name in ("a.json.zst", "b.jsonl.zst", "c.json", "d"):
+        for name in (*wanted, "d"):
             await store.put(f"k/{name}", b"1")
 
+    wanted = {
+        "a.json.zst": "application/zstd",
+        "b.jsonl.zst": "application/zstd",
+        "c.json": "application/json",
+        "e.jsonl": "text/plain; charset=utf-8",
+        "f.md": "text/markdown; charset=utf-8",
+        "g.html": "text/html; charset=utf-8",
+    }
     _with_client(kind, request, body)
-    wanted = {"a.json.zst": "application/zstd", "b.jsonl.zst": "application/zstd", "c.json": "application/json"}
     for name, content_type in wanted.items():
         head = s3_client.head_object(Bucket=s3_place.bucket, Key=f"{s3_place.prefix}/outer/archive/k/{name}")
         assert head["ContentType"] == content_type
