@@ -33,6 +33,7 @@ from s3conv.exchange.exporting import Exported, Job, export_files, export_stream
 from s3conv.exchange.outputs import Folder, Output, check_apart, folder_of, open_bucket
 from s3conv.exchange.redacting import Redaction
 from s3conv.exchange.writing import FORMATS, format_named
+from s3conv.store import open_store
 
 SLOW = 10.0
 """Seconds that the redaction of one conversation may take."""
@@ -160,6 +161,9 @@ def open_output(
         return
     if "://" in place and not place.startswith("file://"):
         raise BadParameter(f"{place!r}: expected a path, s3://bucket/prefix or -", param_hint="--output")
+    if "://" in place:
+        with reading("--output"):
+            open_store(place)  # knows a URL that names a host, and touches nothing
     path = folder_of(place)
     if as_folder or path.is_dir() or place.endswith("/"):
         if write:

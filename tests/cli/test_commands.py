@@ -341,6 +341,7 @@ def test_delete_says_what_was_not_there(chats: Path) -> None:
         ("export", "x", "--shard-size", "many", "-o", "y"),
         ("export", "x", "--shards", "2", "--shard-size", "1MB", "-o", "y"),
         ("export", "x", "-o", "ftp://y"),
+        ("export", "x", "-o", "file://y/z"),
         ("export", "x", "--shards", "2"),
     ],
 )
