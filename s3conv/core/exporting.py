@@ -51,8 +51,8 @@ STREAMS = 4
 DIGEST = 16
 """How many bytes of an id's hash stand for it."""
 
-_FRESH = 1 << 20
-"""Bytes of ids that are kept as they came."""
+_FRESH = 1 << 16
+"""How many ids are kept as they came, at most."""
 
 _LOG_ROWS = 1000
 
@@ -110,7 +110,8 @@ async def export(
         try:
             async with aclosing(ordered_map(context.runner, fetch, candidates, context.store.fan_out)) as fetched:
                 async for candidate, digest, key, found in fetched:
-                    given.add(digest)
+                    if not given.add(digest):
+                        continue  # it moved while the index was read, which has it at both places
                     try:
                         document = unpack(candidate, key, found)
                         if document is not None and conditions.conditions and not await is_wanted(candidate, document):
@@ -254,26 +255,32 @@ class SeenIds:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._fresh = bytearray()
+        self._fresh: set[bytes] = set()
         self._buckets: list[bytearray] = []
 
-    def add(self, digest: bytes) -> None:
-        """Take an id's `digest_of`, each once."""
-        self._fresh += digest[:DIGEST]
-        if len(self._fresh) > _FRESH:
-            self._sort()
+    def add(self, digest: bytes) -> bool:
+        """Take an id's `digest_of`; False if it was there already."""
+        digest = digest[:DIGEST]
+        if self._has(digest):
+            return False
+        self._fresh.add(digest)
+        if len(self._fresh) == _FRESH:
+            self._sort(b"".join(self._fresh))
+            self._fresh.clear()
+        return True
 
     def add_all(self, digests: bytes) -> None:
-        """Take many, end to end, of `DIGEST` bytes each."""
-        self._fresh += digests
-        self._sort()
+        """Take many, end to end, of `DIGEST` bytes each, each once."""
+        self._sort(digests)
 
     def __contains__(self, conversation_id: object) -> bool:
-        if self._fresh:
-            self._sort()
+        return self._has(digest_of(str(conversation_id))[:DIGEST])
+
+    def _has(self, digest: bytes) -> bool:
+        if digest in self._fresh:
+            return True
         if not self._buckets:
             return False
-        digest = digest_of(str(conversation_id))[:DIGEST]
         bucket = self._buckets[digest[0] << 8 | digest[1]]
         place = bucket.find(digest)
         while place > 0 and place % DIGEST:  # the end of one and the beginning of the next
@@ -281,13 +288,12 @@ class SeenIds:
         return place >= 0
 
     def __len__(self) -> int:
-        return (len(self._fresh) + sum(map(len, self._buckets))) // DIGEST
+        return len(self._fresh) + sum(map(len, self._buckets)) // DIGEST
 
-    def _sort(self) -> None:
-        """Move what is fresh into buckets by its first two bytes: of ten million ids each has some 2 KB to search."""
+    def _sort(self, digests: bytes) -> None:
+        """Put ids into buckets by their first two bytes: of ten million ids each has some 2 KB to search."""
         if not self._buckets:
             self._buckets = [bytearray() for _ in range(1 << 16)]
-        for start in range(0, len(self._fresh), DIGEST):
-            digest = self._fresh[start : start + DIGEST]
+        for start in range(0, len(digests), DIGEST):
+            digest = digests[start : start + DIGEST]
             self._buckets[digest[0] << 8 | digest[1]] += digest
-        self._fresh.clear()

@@ -13,9 +13,12 @@ from s3conv import Archive, AsyncArchive, ConversationState, CorruptError, Index
 from s3conv.bridge import TaskRunner, ThreadRunner, run_sync
 from s3conv.core import exporting, maintaining, merging
 from s3conv.core.exporting import DIGEST, SeenIds
+from s3conv.core.folding import fold
+from s3conv.core.log import list_log, read_intents
+from s3conv.core.segments import IndexCache
 from s3conv.format.document import Document
 from s3conv.format.entry import Intent, encode_intent, entry_of
-from s3conv.format.keys import digest_of, document_key, intent_key, log_prefix
+from s3conv.format.keys import LOG, digest_of, document_key, intent_key, log_prefix
 from tests.core.conftest import NoWait, open_scripted
 from tests.core.stores import ScriptedStore
 
@@ -253,6 +256,24 @@ def test_a_filter_opens_no_new_conversation_that_does_not_meet_it(archive: Archi
     store.reset()
     assert ids(archive.export({"metadata.team": "x"})) == ["a"]
     assert fetched(store) == 1
+
+
+def test_what_moves_while_the_index_is_read_comes_once() -> None:
+    """The list of the log has no move yet; the manifest has its row, and not the one that shadows the old place."""
+    archive, store = open_scripted("metadata.user_id")
+    archive.save(start("c", user_id="a"))
+    other, late = Archive(store.inner, NoWait()), IndexCache()
+    listed = run_sync(list_log(other._context, LOG))  # by a fold that then takes its time
+    run_sync(read_intents(other._context, late.log, listed))
+    archive.maintain()
+
+    def move() -> None:
+        with other.edit("c") as state:
+            state.metadata["user_id"] = "b"
+        run_sync(fold(other._context, late, listed))
+
+    store.before("get", "index/manifest.json", move)
+    assert ids(archive.export()) == ["c"]
 
 
 def overtake(archive: Archive, store: ScriptedStore, meanwhile: Callable[[], object]) -> None:

@@ -156,7 +156,14 @@ PROFILES = {
         pauses=(20.0, 40.0, 200.0),
         jumps=(20.0, 65.0, DAY + 10),
     ),
-    "mergers": Profile(maintainers=(3, 4), readers=(1, 1), turns=(4, 8), faults=Faults(pause=0.03), pauses=(5.0, 20.0)),
+    "mergers": Profile(
+        maintainers=(3, 4),
+        readers=(1, 1),
+        looks=("list", "newest", "iterate"),
+        turns=(4, 8),
+        faults=Faults(pause=0.03),
+        pauses=(5.0, 20.0),
+    ),
 }
 
 STEPS = 30_000
