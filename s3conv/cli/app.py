@@ -179,7 +179,9 @@ def list_(
 
     Fields: conversation_id, created_at, updated_at, message_count, branch_count, size, metadata.<path>. Operators: =
     != > >= < <= ^= (begins with) ~= (contains). Values of metadata are numbers, true, false, null or "quoted text" if
-    they look so, else text: 5 is a number, '"5"' is text. Times are ISO 8601. Several conditions must all be met.
+    they look so, else text: 5 is a number, '"5"' is text. With ^= and ~= they are text: ~=5 finds no number
+    5 in a list. With > >= < <= one such as 2026-01-31T12:00:00Z, with a zone, is compared as a time. Times are ISO
+    8601. Several conditions must all be met.
 
     \b
     Examples:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 from typer import BadParameter
@@ -106,10 +107,19 @@ def _value(field: str, sign: str, text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        return text
+        return _time_or_text(text) if sign[0] in "<>" else text
     if isinstance(value, str) or (sign not in ("^=", "~=") and not isinstance(value, dict | list)):
         return value
     return text
+
+
+def _time_or_text(text: str) -> datetime | str:
+    """An instant, if the text names one: two times with different zones do not compare as texts."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return text if time.tzinfo is None else time
 
 
 def _no_constant(name: str) -> Any:

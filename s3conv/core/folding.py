@@ -6,8 +6,10 @@ row, so that a crash anywhere leaves at worst an intent that is folded again. Wh
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import msgspec
 
@@ -48,6 +50,9 @@ RECENT_ROWS = 1000
 RECENT_OLDER = 200
 """Most deleted entries, and most older ones, that `recent` has besides: they keep late intents of conversations that
 were folded a moment ago from showing (docs/adr/0009)."""
+
+RECENT_TEXT = 512 * 1024
+"""Most bytes of lines of its live entries, some 128 KiB stored; of the other two, a quarter of it each."""
 
 ATTEMPTS = 5
 """How often a fold or a merge begins again because another one was faster."""
@@ -252,14 +257,16 @@ async def write_recent(
         folded: ids of those that are folded just now.
     """
     rows = list(rows)
-    live = sorted((row for row in rows if not row.gone and row.updated > floor), key=lambda row: row.updated)
-    if len(live) > RECENT_ROWS:
-        floor = live[-RECENT_ROWS - 1].updated
-        live = [row for row in live if row.updated > floor]
+    live = [row for row in rows if not row.gone and row.updated > floor]
+    live.sort(key=lambda row: row.updated, reverse=True)
+    fitting = _fitting(live, RECENT_ROWS, RECENT_TEXT)
+    if fitting < len(live):
+        floor = live[fitting].updated
+        live = [row for row in live[:fitting] if row.updated > floor]
     newest: list[Row] = []
     for older in ([row for row in rows if row.gone], [row for row in rows if not row.gone and row.updated <= floor]):
         older.sort(key=lambda row: (row.key[2] in folded, row.updated), reverse=True)
-        newest += older[:RECENT_OLDER]
+        newest += older[: _fitting(older, RECENT_OLDER, RECENT_TEXT // 4)]
     if not live and not newest:
         return None
     writer = BlockWriter()
@@ -277,6 +284,11 @@ async def write_recent(
         floor=floor,
         written=store_time(date),
     )
+
+
+def _fitting(rows: Sequence[Row], most: int, room: int) -> int:
+    """How many of some rows, from the first on, are at most `most` and have at most `room` bytes of lines."""
+    return bisect_right(list(accumulate(len(row.line) + 1 for row in rows[:most])), room)
 
 
 def retire(manifest: Manifest, date: float, objects: Sequence[Recent | Segment]) -> list[Retired]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from typer import BadParameter
 
 from s3conv.cli.conditions import check_order, read_conditions
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,20 @@ from s3conv.cli.conditions import check_order, read_conditions
         (["conversation_id^=conv"], {"conversation_id": {"prefix": "conv"}}),
         (["message_count>=10"], {"message_count": {"gte": 10}}),
         (["updated_at>=2026-01-01"], {"updated_at": {"gte": "2026-01-01"}}),
+        (
+            ["metadata.at>=2026-01-31T12:00:00Z", "metadata.at<2026-02-01T02:00+02:00"],
+            {"metadata.at": {"gte": NOON, "lt": datetime(2026, 2, 1, tzinfo=UTC)}},
+        ),
+        (["metadata.at>20260131T120000Z", 'metadata.at<="2026"'], {"metadata.at": {"gt": NOON, "lte": "2026"}}),
+        (['metadata.at>="2026-01-31T12:00:00Z"'], {"metadata.at": {"gte": "2026-01-31T12:00:00Z"}}),
+        (["metadata.at>=2026-01-31"], {"metadata.at": {"gte": "2026-01-31"}}),
+        (["metadata.at>=2026-01-31T12:00:00"], {"metadata.at": {"gte": "2026-01-31T12:00:00"}}),
+        (["metadata.at=2026-01-31T12:00:00Z"], {"metadata.at": "2026-01-31T12:00:00Z"}),
+        (["metadata.at^=2026-01-31T12:00:00Z"], {"metadata.at": {"prefix": "2026-01-31T12:00:00Z"}}),
+        (
+            ["metadata.at>0001-01-01T00:00+14:00"],
+            {"metadata.at": {"gt": datetime.fromisoformat("0001-01-01T00:00+14:00")}},
+        ),
     ],
 )
 def test_conditions(texts: list[str] | None, where: dict[str, Any]) -> None:

@@ -592,6 +592,28 @@ def test_recent_is_made_anew_when_many_of_its_entries_were_deleted(
     assert store.counts == {"list": 1, "get": 2}
 
 
+def test_recent_is_bounded_by_what_its_entries_weigh(monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, store = opened()
+    archive.save_many([start(f"c{number}", day=number, text=f"{number:04}" * 1_000) for number in range(300)])
+    archive.maintain()
+    recent = manifest_of(archive).recent
+    assert recent is not None
+    context, cache = archive._context, archive._cache
+    rows = run_sync(folding.rows_of_recent(context, cache, recent, RowReader("metadata.user_id")))
+    live = [row for row in rows if row.updated > recent.floor]
+    assert 120 <= len(live) <= 130
+    assert len(b"\n".join(row.line for row in live)) < folding.RECENT_TEXT
+    assert 0 < len(rows) - len(live) <= 32
+    newest = [f"c{number}" for number in reversed(range(300))]
+    cold = fresh(store)
+    cold.load("nothing")
+    store.reset()
+    assert [entry.conversation_id for entry in cold.list(limit=100).items] == newest[:100]
+    assert store.counts == {"list": 1, "get": 2}
+    assert [entry.conversation_id for entry in cold.list(limit=200).items] == newest[:200]
+    assert not archive.verify().differences
+
+
 def test_recent_does_not_go_back_where_only_a_part_of_a_move_is_folded(small: None) -> None:
     """A seed of the simulation found it: two live rows of one conversation pass by a merge."""
     archive, store = opened()
