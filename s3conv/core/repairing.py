@@ -160,7 +160,8 @@ async def _replaced(context: Context, reader: RowReader, noted: ManifestSeen, be
         current = _Current(context, reader, manifest)
         newest = Newest()
         try:
-            rows = _decided(context, reader, sorted_.rows(reader), current.rows())
+            is_new = now.etag != noted.etag
+            rows = _decided(context, reader, sorted_.rows(reader), current.rows(), is_new)
             base = await write_segments(context, newest.watch(rows), date, _keep(log, date))
         except OvertakenError as gone:
             raise UnavailableError(
@@ -243,24 +244,29 @@ async def _paired(rebuilt: Rows, current: Rows) -> AsyncGenerator[list[Pair], No
             yield [(taken[0].get(key), taken[1].get(key)) for key in sorted(taken[0].keys() | taken[1].keys())]
 
 
-async def _decided(context: Context, reader: RowReader, rebuilt: Rows, current: Rows) -> Rows:
+async def _decided(context: Context, reader: RowReader, rebuilt: Rows, current: Rows, is_new: bool) -> Rows:
     """The rows of the rebuilt index. Where the documents gave another row than the index has, the document is asked.
 
     What they gave where the index has nothing stands: if the document was changed since, that was folded, and then the
-    index has a row there; or it was not, and then the log has it.
+    index has a row there; or it was not, and then the log has it. Only if the manifest `is_new` since, another
+    repair may have left out what this one still had read: then these are asked, too.
     """
     archive = await context.descriptor()
     async with aclosing(_paired(rebuilt, current)) as chunks:
         async for pairs in chunks:
-            doubtful = [(new, old) for new, old in pairs if old is not None and (new is None or new.line != old.line)]
-            asked = {old.key: key for _, old in doubtful if (key := _document_key(old)) is not None}
-            answers = {one.key: one for one in await read_documents(context, asked.values(), archive.partition_by)}
+            doubtful: dict[tuple[str, str, str], str | None] = {}
+            for new, old in pairs:
+                row = old or new
+                if row is not None and (is_new if old is None else new is None or new.line != old.line):
+                    doubtful[row.key] = _document_key(row)
+            asked = [key for key in doubtful.values() if key is not None]
+            answers = {one.key: one for one in await read_documents(context, asked, archive.partition_by)}
             rows = []
             for new, old in pairs:
-                row = new
-                if old is not None and (new is None or new.line != old.line):
-                    answer = answers.get(asked.get(old.key, ""))
-                    row = _last_word(new, _usable(reader, old), answer, old.key)
+                row = old or new
+                if row is not None and row.key in doubtful:
+                    answer = answers.get(doubtful[row.key] or "")
+                    row = _last_word(new, None if old is None else _usable(reader, old), answer, row.key)
                 if row is not None:
                     rows.append(row)
             if rows:

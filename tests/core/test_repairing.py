@@ -254,6 +254,27 @@ def test_a_merge_that_read_the_old_manifest_loses_to_a_repair(objects: Objects, 
     assert opened(store).verify().differences == []
 
 
+def test_a_repair_leaves_no_row_where_another_one_found_nothing(objects: Objects) -> None:
+    """It has read a document that then moved; the manifest that knew of the move is lost, and made anew without it."""
+    store = store_with(objects)
+    other = ScriptedStore(store.inner)
+    other.clock = store.clock
+
+    def meanwhile() -> None:
+        archive = opened(store)
+        with archive.edit("c05") as state:
+            state.metadata["user_id"] = "mover8"
+        archive.maintain()
+        lose_the_manifest(store)
+        rebuild(opened(store))
+
+    # Read before the documents, and again after them.
+    other.before("get", MANIFEST, lambda: other.before("get", MANIFEST, meanwhile))
+    rebuild(opened(other))
+    assert opened(store).verify().differences == []
+    assert_lists_say_the_truth(store)
+
+
 def test_a_repair_that_loses_again_and_again_says_so(objects: Objects) -> None:
     store = store_with(objects)
 

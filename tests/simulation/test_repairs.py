@@ -12,7 +12,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -109,7 +108,7 @@ DAMAGES: tuple[Damage, ...] = (lose_manifest, cut_manifest, empty_manifest, lose
 def simulate_repairs(seed: int, damaged: bool = False) -> tuple[World, History]:
     """One seed. With `damaged` something of the index is lost now and then; then nobody reads until the end."""
     world = World(seed)
-    history = History(world, world.rng.choice([name for name in PROFILES if name != "exports"]))
+    history = History(world, world.rng.choice(list(PROFILES)))
 
     def applied(request: Request, answer: Any) -> None:
         with contextlib.suppress(IndexDamagedError, AssertionError) if damaged else contextlib.nullcontext():
@@ -126,7 +125,7 @@ def simulate_repairs(seed: int, damaged: bool = False) -> tuple[World, History]:
 
 def _simulate(world: World, history: History, damaged: bool) -> None:
     rng = world.rng
-    profile = replace(PROFILES[history.profile], looks=("list", "newest", "iterate"))
+    profile = PROFILES[history.profile]
     history.ids = scenario.IDS[: profile.ids]
     scenario.prepare(world, history)
     cast: list[tuple[str, Callable[[Actor, Profile], Coroutine[Any, Any, None]], tuple[int, int]]] = [
