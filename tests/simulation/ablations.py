@@ -427,23 +427,12 @@ def gone_rows_dropped_by_any_merge() -> AbstractContextManager[Any]:
 
 
 def gone_rows_dropped_at_once() -> AbstractContextManager[Any]:
-    """A merge into base drops them although older intents are in the log.
-
-    New states are told less than they could be, which is harmless, so that more of them leave their intents there.
-    """
-    settle = commit._settle
+    """A merge into base drops them although older intents are in the log."""
 
     async def nothing(context: Context, cache: IndexCache) -> set[str]:
         return set()
 
-    def doubtful(draft: Draft, found: Found, *, certain: bool) -> Written | Found:
-        return settle(draft, found, certain=certain and not draft.built_on.is_new)
-
-    return _patched(
-        ("s3conv.core.maintaining.GONE_KEPT", -1.0),
-        ("s3conv.core.maintaining._ids_in_log", nothing),
-        ("s3conv.core.commit._settle", doubtful),
-    )
+    return _patched(("s3conv.core.maintaining.GONE_KEPT", -1.0), ("s3conv.core.maintaining._ids_in_log", nothing))
 
 
 def batch_goes_with_its_first() -> AbstractContextManager[Any]:

@@ -75,6 +75,8 @@ class Profile:
     """How often time jumps, of all steps."""
     arrivals: float = 0.1
     """How often, of all steps, a request that is held up arrives."""
+    full: tuple[int, int] = (450, 700)
+    """Stored bytes beyond which the tail, and mid, are merged."""
 
 
 PROFILES = {
@@ -164,14 +166,29 @@ PROFILES = {
         faults=Faults(pause=0.03),
         pauses=(5.0, 20.0),
     ),
+    "graves": Profile(
+        writers=(3, 4),
+        readers=(2, 3),
+        maintainers=(3, 4),
+        turns=(4, 8),
+        hows=("raise", "raise", "delete", "merge"),
+        looks=("list", "newest"),
+        moves=1.0,
+        ids=2,
+        faults=Faults(pause=0.1, crash_before=0.03),
+        pauses=(5.0, 20.0),
+        jump=0.0,
+        full=(1, 1),
+    ),
 }
 
 STEPS = 30_000
 
 
 @contextlib.contextmanager
-def scaled(world: World) -> Iterator[None]:
+def scaled(world: World, profile: Profile) -> Iterator[None]:
     """The core with small sizes, and the store's clock that of the world, in whole seconds as in HTTP."""
+    tail, mid = profile.full
     with contextlib.ExitStack() as stack:
         for target, value in (
             ("s3conv.store.memory.time", SimpleNamespace(time=lambda: float(int(world.now)))),
@@ -180,8 +197,8 @@ def scaled(world: World) -> Iterator[None]:
             ("s3conv.core.merging.SEGMENT", 250),
             ("s3conv.core.merging.MAX_SEGMENT", 400),
             ("s3conv.core.exporting.STREAMED", 1),
-            ("s3conv.core.maintaining.FULL_TAIL", 450),
-            ("s3conv.core.maintaining.FULL_MID", 700),
+            ("s3conv.core.maintaining.FULL_TAIL", tail),
+            ("s3conv.core.maintaining.FULL_MID", mid),
             ("s3conv.core.maintaining.SLICE", 7),
             ("s3conv.core.maintaining.INLINE", 3),
             ("s3conv.core.maintaining.RECENT_ROWS", 2),
@@ -602,7 +619,7 @@ def simulate(seed: int, profile: str | None = None) -> tuple[World, History]:
     world = World(seed)
     history = History(world, profile or world.rng.choice(list(PROFILES)))
     world.on_applied = history.applied
-    with scaled(world):
+    with scaled(world, PROFILES[history.profile]):
         _simulate(world, history)
     return world, history
 

@@ -115,7 +115,11 @@ def simulate_repairs(seed: int, damaged: bool = False) -> tuple[World, History]:
             history.applied(request, answer)
 
     world.on_applied = applied
-    with scaled(world), mock.patch.object(repairing, "SPILL_ROWS", 2), mock.patch.object(verifying, "PART_ROWS", 400):
+    with (
+        scaled(world, PROFILES[history.profile]),
+        mock.patch.object(repairing, "SPILL_ROWS", 2),
+        mock.patch.object(verifying, "PART_ROWS", 400),
+    ):
         _simulate(world, history, damaged)
     if damaged:  # what the damage puts in the place of a manifest is not what was there before
         of_damage = ("the manifest names", "recent goes back")

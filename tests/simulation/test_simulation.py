@@ -123,7 +123,7 @@ NOTICED_BY = {
     "fold_reads_the_manifest_late": "batches",
     "no_moved_rows": "everything",
     "gone_rows_dropped_by_any_merge": "mergers",
-    "gone_rows_dropped_at_once": "mergers",
+    "gone_rows_dropped_at_once": "graves",
     "batch_goes_with_its_first": "batches",
     "order_by_time": "everything",
     "segment_names_are_used_again": "everything",
