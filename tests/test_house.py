@@ -194,7 +194,7 @@ def test_what_a_caller_needs_to_annotate_an_archives_arguments_is_exported() -> 
     import s3conv
 
     common = {"Any", "AsyncGenerator", "AsyncIterator", "Container", "Iterable", "Iterator", "None", "Self", "Unpack"}
-    short = {"Create", "Metadata"}  # names for what is written out easily
+    short = {"Create", "Metadata", "OnlyIf", "Seconds"}  # names for what is written out easily
     named = {
         name
         for kind in (s3conv.Archive, s3conv.AsyncArchive, s3conv.S3ConversationStorage)
