@@ -199,6 +199,7 @@ def scaled(world: World, profile: Profile) -> Iterator[None]:
             ("s3conv.core.exporting.STREAMED", 1),
             ("s3conv.core.maintaining.FULL_TAIL", tail),
             ("s3conv.core.maintaining.FULL_MID", mid),
+            ("s3conv.core.log.BATCH", 2),
             ("s3conv.core.maintaining.SLICE", 7),
             ("s3conv.core.maintaining.INLINE", 3),
             ("s3conv.core.maintaining.RECENT_ROWS", 2),
