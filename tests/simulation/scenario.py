@@ -23,7 +23,14 @@ from s3conv.core.folding import DEAD_MOVE
 from s3conv.core.log import OvertakenError, list_log
 from s3conv.core.segments import IndexCache, read_manifest
 from s3conv.core.window import MARGIN
-from s3conv.errors import ConflictError, OutcomeUnknownError, PartialSaveError, StorageError, UnavailableError
+from s3conv.errors import (
+    ConflictError,
+    IndexDamagedError,
+    OutcomeUnknownError,
+    PartialSaveError,
+    StorageError,
+    UnavailableError,
+)
 from s3conv.format.control import Descriptor
 from s3conv.format.document import LINEAGE, Document, Stamp, encode_document
 from s3conv.format.entry import Entry, Intent, encode_intent, entry_of, partition_of
@@ -621,7 +628,10 @@ def simulate(seed: int, profile: str | None = None) -> tuple[World, History]:
     history = History(world, profile or world.rng.choice(list(PROFILES)))
     world.on_applied = history.applied
     with scaled(world, PROFILES[history.profile]):
-        _simulate(world, history)
+        try:
+            _simulate(world, history)
+        except IndexDamagedError as error:  # whoever met it: nobody has damaged anything here
+            history.violation(str(error))
     return world, history
 
 
