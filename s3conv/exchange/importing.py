@@ -130,9 +130,7 @@ def import_files(
     """
     report = ImportReport()
     items = (item for source in sources for item in read_conversations(source, progress, options.format))
-    is_there = _is_there(archive, options.dry_run)
-    partition_by = run_sync(archive._context.descriptor()).partition_by if is_there else None
-    target = _Target(archive, options.dry_run, is_there, partition_by)
+    target = _target(archive, options.dry_run)
     for chunk in _chunks(_found(items, options, report)):
         report.read += len(chunk)
         _import_chunk(target, chunk, report)
@@ -189,16 +187,15 @@ class _Target:
         return f"{state.conversation_id}~{name if owner is None else fingerprint([name, owner])}"
 
 
-def _is_there(archive: Archive, dry_run: bool) -> bool:
-    """Whether there is an archive, which only a dry run can do without."""
+def _target(archive: Archive, dry_run: bool) -> _Target:
+    """Ask for the descriptor. Only a dry run can do without an archive."""
     try:
-        for _ in archive.load_many([]):  # asks for the descriptor only
-            pass
+        descriptor = run_sync(archive._context.descriptor())
     except (NotFoundError, BucketNotFoundError):
         if not dry_run:
             raise
-        return False
-    return True
+        return _Target(archive, dry_run, is_there=False, partition_by=None)
+    return _Target(archive, dry_run, is_there=True, partition_by=descriptor.partition_by)
 
 
 def _found(items: Iterator[Item], options: ImportOptions, report: ImportReport) -> Iterator[Found]:

@@ -320,16 +320,23 @@ def test_it_is_not_brought_back_into_one_that_was_begun_in_its_place(archive: Ar
     archive.save(after)  # one that was loaded since is of the living
 
 
+def save_without_answer(
+    archive: Archive, store: ScriptedStore, state: ConversationState, *, applied: bool = True
+) -> None:
+    """Save a state, without an answer from its document's PUT, which is `applied` or not."""
+    store.fail("put", "conversations/", UnavailableError("no answer"), applied=applied)
+    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
+    with pytest.raises(OutcomeUnknownError):
+        archive.save(state)
+    store.faults.clear()
+
+
 @pytest.mark.parametrize("on_conflict", ["merge", "overwrite"])
 def test_one_whose_first_save_was_deleted_unseen_is_not_brought_back_either(
     archive: Archive, store: ScriptedStore, on_conflict: str
 ) -> None:
     before = start()
-    store.fail("put", "conversations/", UnavailableError("no answer"), applied=True)
-    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
-    with pytest.raises(OutcomeUnknownError):
-        archive.save(before)
-    store.faults.clear()
+    save_without_answer(archive, store, before)
     archive.delete("c")
     archive.save(start())
     with pytest.raises(ConflictError, match="begun again") as caught:
@@ -344,11 +351,7 @@ def test_nor_if_so_many_saves_came_between_that_it_cannot_be_told(
     archive: Archive, store: ScriptedStore, saves: int, on_conflict: str, begun_again: bool
 ) -> None:
     before = start()
-    store.fail("put", "conversations/", UnavailableError("no answer"), applied=True)
-    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
-    with pytest.raises(OutcomeUnknownError):
-        archive.save(before)
-    store.faults.clear()
+    save_without_answer(archive, store, before)
     for number in range(saves):
         with archive.edit("c", fresh=True) as state:
             state.add_message("user", f"number {number}")
@@ -372,11 +375,7 @@ def test_one_that_had_no_answer_on_a_tombstone_can_be_saved_again_however_old_th
         archive.delete("c")
     state = start()
     store.before("put", "conversations/", lambda: None)  # it meets the tombstone
-    store.fail("put", "conversations/", UnavailableError("no answer"), applied=applied)
-    store.fail("put", "conversations/", UnavailableError("no answer"), times=9)
-    with pytest.raises(OutcomeUnknownError):
-        archive.save(state)
-    store.faults.clear()
+    save_without_answer(archive, store, state, applied=applied)
     assert archive.save(state).revision == (20 if applied else 19)
     assert loaded(archive) == state
 
