@@ -25,7 +25,7 @@ from s3conv.exchange.exporting import Job
 from s3conv.exchange.formats import NAMES
 from s3conv.exchange.importing import ImportOptions, ImportReport, import_files
 from s3conv.exchange.sources import Place, find_places
-from s3conv.exchange.writing import FORMATS
+from s3conv.exchange.writing import FORMATS, usual_format
 from s3conv.format.codec import to_json
 from s3conv.format.document import state_to_stored
 
@@ -104,13 +104,14 @@ def import_(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only report what would be imported. The archive need not be there.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Import conversations: exports of ChatGPT, Claude and LibreChat, sessions of agents, data sets, s3conv's own.
 
     The format is found by the content. Importing a file again changes nothing; a newer export adds what is new, and
     what was changed in the archive stays. What cannot be read is reported on stderr as FILE: POSITION: REASON, the
     rest is imported, and the exit code is 1. Files may be JSON or JSON lines, in .gz, .zst, .zip or .tar; folders are
-    read with the folders in them.
+    read with the folders in them. With --json: one JSON object that says what became of them.
 
     \b
     Examples:
@@ -126,7 +127,10 @@ def import_(
     with target.open() as archive:
         with byte_progress("importing", total) as progress:
             report = import_files(archive, sources, options, progress=progress)
-        _print_report(report, dry_run)
+        if as_json:
+            print(json.dumps({**asdict(report), "dry_run": dry_run}))
+        else:
+            _print_report(report, dry_run)
         if not dry_run and report.new + report.updated > INLINE:
             _fold(archive)
     if report.problems:
@@ -248,8 +252,14 @@ def export(
         typer.Option("--output", "-o", metavar="PLACE", help="A file, a folder, s3://bucket/prefix; - is stdout."),
     ] = "-",
     format_: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")
-    ] = "jsonl",
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help=f"One of {', '.join(FORMATS)}; without it jsonl, or parquet if PLACE ends in .parquet.",
+        ),
+    ] = None,
     branches: Annotated[
         str | None,
         typer.Option(metavar="WHICH", help="current, leaves (each as a conversation) or tree (all in one)."),
@@ -288,7 +298,7 @@ def export(
         raise typer.Exit(1 if found.problems else 0)
     began = time.monotonic()
     size = read_size(shard_size)
-    job = Job(format_, read_conditions(where), branches, tuple(redact or ()), shards, size)
+    job = Job(format_ or usual_format(output), read_conditions(where), branches, tuple(redact or ()), shards, size)
     check_job(job, output)
     done = run_export(target, output, job)
     say_exported(done, output, time.monotonic() - began, as_json)

@@ -152,6 +152,11 @@ class LineWriter:
         """See `Writer.discard`."""
 
 
+def usual_format(place: str) -> str:
+    """The name of the format of an export to a place, if none is asked for: Parquet where it ends so, else `jsonl`."""
+    return "parquet" if place.lower().endswith(FORMATS["parquet"].suffix) else "jsonl"
+
+
 def format_named(name: str, branches: str | None) -> tuple[Format, Branches]:
     """A format, and the branches to write: those given if it can hold them, else its usual ones.
 

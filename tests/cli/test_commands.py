@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from rich.cells import cell_len
 
@@ -92,6 +93,17 @@ def test_the_main_job(tmp_path: Path, export: Callable[..., Path]) -> None:
     assert len(run("export", url).out.splitlines()) == 1
     assert run("delete", url, "c").out == "deleted c\n"
     assert run("list", url, "--count").out == "0\n"
+
+
+def test_import_says_what_became_of_it_as_json(tmp_path: Path, export: Callable[..., Path]) -> None:
+    run("init", tmp_path / "a")
+    file = export(branching(), {"no": "conversation"})
+    for options, numbers in (("--dry-run",), (1, 0, 0, True)), ((), (1, 0, 0, False)), ((), (0, 0, 1, False)):
+        said = json.loads(run("import", tmp_path / "a", file, "--json", *options, code=1).out)
+        assert (said["new"], said["updated"], said["unchanged"], said["dry_run"]) == numbers
+        (problem,) = said["problems"]
+        assert (problem["file"], problem["position"]) == (str(file), "[1]")
+        assert said["renamed"] == said["ignored"] == []
 
 
 def test_a_plain_path_is_a_folder(tmp_path: Path) -> None:
@@ -266,6 +278,13 @@ def test_export_pages_to_read(chats: Path, tmp_path: Path) -> None:
     assert names == ["index.html", "one.html", "three.html", "two.html"]
     assert "About three" in (tmp_path / "pages" / "three.html").read_text(encoding="utf-8")
     run("export", chats, "-f", "html", code=2)
+
+
+def test_a_file_named_as_parquet_is_parquet(chats: Path, tmp_path: Path) -> None:
+    run("export", chats, "-o", tmp_path / "chats.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "chats.parquet").num_rows == 3
+    refused = run("export", chats, "-f", "jsonl", "-o", tmp_path / "lines.parquet", code=1)
+    assert "ends in .parquet, and would be jsonl" in refused.err
 
 
 def test_export_in_another_format(chats: Path, tmp_path: Path) -> None:
