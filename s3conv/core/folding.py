@@ -1,7 +1,8 @@
 """Fold: turn intents into rows of the tail. DESIGN.md, section 6.
 
-Law: the document has the last word on what its intents become. An intent is deleted only after a manifest that has its
-row, so that a crash anywhere leaves at worst an intent that is folded again. Who loses the manifest begins again.
+Law: the document has the last word on what its intents become, and wherever else they say that the conversation is or
+was, a row shadows it. An intent is deleted only after a manifest that has its row, so that a crash anywhere leaves at
+worst an intent that is folded again. Who loses the manifest begins again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from s3conv.core.segments import (
 from s3conv.errors import IndexDamagedError
 from s3conv.format.blocks import BlockWriter
 from s3conv.format.document import NOTHING, Stamp
-from s3conv.format.entry import Entry, Replaces, partition_metadata, sort_key
+from s3conv.format.entry import Entry, Intent, SortKey, partition_metadata, sort_key
 from s3conv.format.keys import RECENT, document_key
 from s3conv.format.manifest import REPAIR, RUNS, Manifest, Recent, Retired, Segment
 from s3conv.format.rows import Row, RowReader, encode_row
@@ -72,10 +73,10 @@ class Folded:
 
 @dataclass(slots=True)
 class _Plan:
-    """What is to become of some intents."""
+    """What is to become of some intents. `reached`: those of each entry that its document is at or past."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
-    moved_from: dict[str, list[Replaces]] = field(default_factory=dict)
+    reached: dict[str, list[Intent]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     result: Folded = field(default_factory=Folded)
 
@@ -136,9 +137,7 @@ async def _plan(context: Context, by_id: dict[str, list[Seen]]) -> _Plan:
         if reached and entry is not None:
             plan.result.folded += len(reached)
             plan.entries[entry.conversation_id] = entry
-            plan.moved_from[entry.conversation_id] = [
-                one.intent.replaces for one in reached if one.intent.replaces is not None
-            ]
+            plan.reached[entry.conversation_id] = [one.intent for one in reached]
             settled.update(one.place.key for one in reached)
     # A batch goes when all of its intents are settled.
     plan.done = sorted(settled - unsettled)
@@ -188,27 +187,36 @@ async def _commit(context: Context, cache: IndexCache, now: Manifested, plan: _P
 
 
 def _rows_of_plan(plan: _Plan, partition_by: str | None, date: str, reader: RowReader) -> list[Row]:
-    """The rows in order: one for each conversation at its sort key, and one that shadows it at each of its old ones."""
-    rows: dict[tuple[str, str, str], Row] = {}
+    """The rows in order: one for each conversation at its sort key, and one that shadows it at each of its old ones.
+
+    Those are where an intent says that it was, and where an older one says that it is: the document may have moved on
+    by a save whose intent was not there yet when the log was listed.
+    """
+    rows: dict[SortKey, Row] = {}
     for conversation_id, entry in plan.entries.items():
         key = sort_key(entry, partition_by)
         rows[key] = Row(key, entry.revision, entry.updated, entry.deleted, encode_row(entry))
-        for old in plan.moved_from[conversation_id]:
-            old_key = (old.partition, old.created_at, conversation_id)
-            if old_key != key:
-                gone = msgspec.structs.replace(
-                    entry,
-                    created=old.created_at,
-                    updated=date,
-                    metadata=partition_metadata(old.partition, partition_by),
-                    metadata_truncated=False,
-                    message_count=0,
-                    branch_count=0,
-                    size=0,
-                    deleted=False,
-                    moved=True,
-                )
-                rows[old_key] = Row(old_key, entry.revision, date, True, encode_row(gone))
+        old_keys = {sort_key(intent.entry, partition_by) for intent in plan.reached[conversation_id]}
+        old_keys |= {
+            (intent.replaces.partition, intent.replaces.created_at, conversation_id)
+            for intent in plan.reached[conversation_id]
+            if intent.replaces is not None
+        }
+        for old_key in old_keys - {key}:
+            partition, created, _ = old_key
+            gone = msgspec.structs.replace(
+                entry,
+                created=created,
+                updated=date,
+                metadata=partition_metadata(partition, partition_by),
+                metadata_truncated=False,
+                message_count=0,
+                branch_count=0,
+                size=0,
+                deleted=False,
+                moved=True,
+            )
+            rows[old_key] = Row(old_key, entry.revision, date, True, encode_row(gone))
     # Read as a reader will: a row whose key is not what it was meant to be must not get into a segment.
     for key, row in zip(rows, reader.rows([row.line for row in rows.values()], "a fold"), strict=True):
         if key != row.key:

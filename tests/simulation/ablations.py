@@ -410,7 +410,21 @@ def no_moved_rows() -> AbstractContextManager[Any]:
     rows_of_plan = folding._rows_of_plan
 
     def without(plan: Any, *args: Any) -> Any:
-        plan.moved_from = {conversation_id: [] for conversation_id in plan.moved_from}
+        plan.reached = {conversation_id: [] for conversation_id in plan.reached}
+        return rows_of_plan(plan, *args)
+
+    return _patched(("s3conv.core.folding._rows_of_plan", without))
+
+
+def no_replaced_rows() -> AbstractContextManager[Any]:
+    """Fold leaves such rows only where older intents say that it is, not where one says that it was."""
+    rows_of_plan = folding._rows_of_plan
+
+    def without(plan: Any, *args: Any) -> Any:
+        plan.reached = {
+            conversation_id: [msgspec.structs.replace(intent, replaces=None) for intent in reached]
+            for conversation_id, reached in plan.reached.items()
+        }
         return rows_of_plan(plan, *args)
 
     return _patched(("s3conv.core.folding._rows_of_plan", without))
@@ -576,6 +590,7 @@ ALL: dict[str, Ablation] = {
         fold_without_cas,
         fold_reads_the_manifest_late,
         no_moved_rows,
+        no_replaced_rows,
         gone_rows_dropped_by_any_merge,
         gone_rows_dropped_at_once,
         batch_goes_with_its_first,

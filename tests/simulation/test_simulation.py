@@ -122,6 +122,7 @@ NOTICED_BY = {
     "fold_without_cas": "mergers",
     "fold_reads_the_manifest_late": "batches",
     "no_moved_rows": "everything",
+    "no_replaced_rows": "everything",
     "gone_rows_dropped_by_any_merge": "mergers",
     "gone_rows_dropped_at_once": "graves",
     "batch_goes_with_its_first": "batches",
