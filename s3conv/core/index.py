@@ -94,6 +94,10 @@ class View:
     def log(self) -> dict[str, Entry]:
         return self.told.entries
 
+    def shown_in_log(self) -> list[Entry]:
+        """What the log has to show: neither deleted, nor known not to count."""
+        return [entry for entry in self.log.values() if not entry.deleted and entry.conversation_id not in self.losers]
+
     def name(self, segment: Segment) -> str:
         return self.context.name(segment.key)
 
@@ -187,10 +191,8 @@ async def newest_hits(view: View, conditions: Filter, judge: Judge) -> bool:
     rows = {row.key[2]: row for row in view.reader.rows(text[:-1].split(b"\n"), name)}
     entries = [
         entry
-        for entry in view.log.values()
-        if not entry.deleted
-        and entry.conversation_id not in view.losers
-        and not ((row := rows.get(entry.conversation_id)) and row.revision >= entry.revision)
+        for entry in view.shown_in_log()
+        if not ((row := rows.get(entry.conversation_id)) and row.revision >= entry.revision)
     ]
     for row in rows.values():
         told = view.log.get(row.key[2])
@@ -328,11 +330,9 @@ class _Search:
     def _in_log(self) -> list[Hit]:
         """The log's entries that may be wanted, in the order of their keys."""
         hits = []
-        for entry in self.view.log.values():
-            if entry.conversation_id in self.view.losers:
-                continue
+        for entry in self.view.shown_in_log():
             key = sort_key(entry, self.view.partition_by)
-            if not entry.deleted and self._inside(key) and (answer := self.conditions.matches(entry)) is not False:
+            if self._inside(key) and (answer := self.conditions.matches(entry)) is not False:
                 hits.append(Hit(key, entry.revision, entry, answer is True))
         return sorted(hits, key=lambda hit: hit.key)
 

@@ -63,7 +63,7 @@ class Crew:
                 # No line for a second: perhaps all have ended.
                 if selector.select(1.0):
                     lines += len(os.read(self.beats, 64))
-                enough = enough or self._has_met_enough()
+                enough = enough or self.has_met_enough()
                 self._replace_ended(enough)
                 if enough and not any(job.role == "writer" for job, _ in self._running.values()):
                     break
@@ -73,7 +73,8 @@ class Crew:
         for name in list(self._running):
             self._end(name)
 
-    def _has_met_enough(self) -> bool:
+    def has_met_enough(self) -> bool:
+        """Whether enough was acknowledged, enough were killed, one of them in a call, and all of `NEEDED` was met."""
         if len(self.killed) < KILLS:
             return False
         written = read_journals(self.journals, self.killed)
@@ -157,6 +158,7 @@ def run_and_check(tmp_path: Path, store: ObjectStore, job: Job) -> None:
         verdict = check(store, written)
     report = f"seed {seed}, journals in {journals}\nmet {dict(met)}\nchecked {dict(verdict.checked)}"
     assert not verdict.violations, "\n".join([report, *verdict.violations[:20]])
+    assert crew.has_met_enough(), report
     _log.info(report)
 
 
